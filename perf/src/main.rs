@@ -1,0 +1,2 @@
+//! The measuring tool.
+fn main() {}

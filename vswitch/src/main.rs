@@ -1,0 +1,2 @@
+//! The switch process.
+fn main() {}
