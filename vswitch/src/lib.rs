@@ -1,1 +1,13 @@
-//! The switch.
+//! The userspace switch: AF_XDP ports, flow cache, conntrack, policy, forwarding.
+//!
+//! The straight line a packet follows, a batch at a time, in one pinned worker:
+//!
+//! ```text
+//! receive -> parse -> lookup --hit--------------------------> touch -> forward -> transmit -> account
+//!                       `- miss -> track -> decide -> remember -'
+//! ```
+//!
+//! Imports go one way: server -> snapshot -> {policy, forward} -> packet; worker -> {io, flow, policy, forward, snapshot} -> packet.
+
+pub mod flow;
+pub mod packet;

@@ -1,0 +1,1 @@
+//! What the switch remembers of flows: the cache, connection tracking and fragments.

@@ -1,0 +1,118 @@
+//! What makes two packets one flow.
+
+use penstock_api::artefact::protocol;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Addresses, protocol, ports and zone of one direction of a flow. 40 bytes without padding: compared and hashed as five words.
+///
+/// IPv4 addresses are held v4-mapped (`::ffff:a.b.c.d`) and `family` tells them from the IPv6 addresses that look the same.
+/// ICMP echo has its identifier in both ports, so that a reply's key is the reverse of the request's. Protocols without ports have 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct FlowKey {
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// Keeps flows with one 5-tuple apart: the two legs of a proxied connection. 0 everywhere else.
+    pub zone: u16,
+}
+
+impl FlowKey {
+    /// The key of the packets that come back.
+    #[must_use]
+    pub fn reversed(&self) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..*self
+        }
+    }
+
+    pub fn new(
+        protocol: u8,
+        source: IpAddr,
+        source_port: u16,
+        destination: IpAddr,
+        destination_port: u16,
+    ) -> FlowKey {
+        FlowKey {
+            source: mapped(source),
+            destination: mapped(destination),
+            source_port,
+            destination_port,
+            protocol,
+            family: if source.is_ipv4() { 4 } else { 6 },
+            zone: 0,
+        }
+    }
+
+    pub fn source_address(&self) -> IpAddr {
+        unmapped(self.source, self.family)
+    }
+
+    pub fn destination_address(&self) -> IpAddr {
+        unmapped(self.destination, self.family)
+    }
+
+    /// The two 64-bit halves of both addresses, and everything else in the last word.
+    pub fn words(&self) -> [u64; 5] {
+        let half = |bytes: &[u8; 16], at: usize| {
+            u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+        };
+        [
+            half(&self.source, 0),
+            half(&self.source, 8),
+            half(&self.destination, 0),
+            half(&self.destination, 8),
+            u64::from(self.source_port)
+                | u64::from(self.destination_port) << 16
+                | u64::from(self.protocol) << 32
+                | u64::from(self.family) << 40
+                | u64::from(self.zone) << 48,
+        ]
+    }
+
+    /// The steering hash: the same for both directions of a flow, and the same in `bpf/penstock.bpf.c`, which sends a
+    /// frame to the worker it names. A hint there, the truth here: the owner of a flow is [`FlowKey::owner`].
+    pub fn steering_hash(&self) -> u32 {
+        let fold = |bytes: &[u8; 16]| {
+            bytes
+                .chunks_exact(4)
+                .fold(0u32, |hash, word| hash ^ u32::from_be_bytes(word.try_into().expect("four bytes")))
+        };
+        let ports = match self.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => self.source_port ^ self.destination_port,
+            _ => 0,
+        };
+        let mixed =
+            fold(&self.source) ^ fold(&self.destination) ^ u32::from(ports) << 8 ^ u32::from(self.protocol);
+        mixed.wrapping_mul(0x9E37_79B1)
+    }
+
+    /// Which of `workers` owns this flow.
+    pub fn owner(&self, workers: usize) -> usize {
+        ((u64::from(self.steering_hash()) * workers as u64) >> 32) as usize
+    }
+}
+
+/// An address in the 16 bytes of a key.
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn unmapped(bytes: [u8; 16], family: u8) -> IpAddr {
+    match family {
+        4 => IpAddr::V4(Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15])),
+        _ => IpAddr::V6(Ipv6Addr::from(bytes)),
+    }
+}
