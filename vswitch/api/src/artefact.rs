@@ -213,8 +213,27 @@ pub struct PodPolicy {
     /// The addresses the compiler took into account. An endpoint with an address that is not here is not known yet.
     pub addresses: Vec<IpAddr>,
     pub identity: IdentityId,
+    /// Those of `addresses` that are of another class than `identity`: an ipBlock may cover a pod's IPv4 address and say
+    /// nothing of its IPv6 one. Mostly empty. Read through [`PodPolicy::identity_of`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_identities: Vec<AddressIdentity>,
     pub ingress: ProgramId,
     pub egress: ProgramId,
+}
+
+/// One address of a pod and the class it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressIdentity {
+    pub address: IpAddr,
+    pub identity: IdentityId,
+}
+
+impl PodPolicy {
+    /// The class this pod is in when it is met under `address`, one of its own.
+    pub fn identity_of(&self, address: IpAddr) -> IdentityId {
+        self.other_identities.iter().find(|o| o.address == address).map_or(self.identity, |o| o.identity)
+    }
 }
 
 /// Which pod. The uid tells a pod from a later one of the same name; absent where the source of truth has none.

@@ -48,7 +48,7 @@ impl FlowAnswer {
 /// The class an address belongs to: local pods by their own entry, everyone else by the longest prefix.
 pub fn identity_of(artefact: &Artefact, address: IpAddr) -> IdentityId {
     if let Some(pod) = artefact.pods.iter().find(|pod| pod.addresses.contains(&address)) {
-        return pod.identity;
+        return pod.identity_of(address);
     }
     artefact
         .prefixes
