@@ -1,0 +1,76 @@
+//! Where in a sorted list of boundaries a key lies.
+//!
+//! A plain binary search over 20,000 boundaries takes 15 dependent steps, each likely to miss the cache and to be guessed
+//! wrongly; over 20 it takes five. So the list carries an index: every 16th boundary again, every 16th of those, and so on
+//! until 16 are left. A step looks at 16 neighbours, without branches, and there are `ceil(log16 n)` steps: two for 20
+//! boundaries, four for 20,000, five for a million. Unlike hashing or interpolation, no choice of boundaries makes it worse.
+
+use crate::steps;
+
+/// Boundaries looked at in one step: one cache line of `u32`s.
+const NODE: usize = 16;
+
+/// Sorted boundaries without duplicates. Memory: 16/15 of the list.
+#[derive(Debug)]
+pub(crate) struct Boundaries<K> {
+    /// From the coarsest (at most [`NODE`] boundaries) to the list itself; each holds every [`NODE`]th of the next.
+    levels: Box<[Box<[K]>]>,
+}
+
+impl<K: Copy + Ord> Boundaries<K> {
+    pub(crate) fn new(sorted: Vec<K>) -> Self {
+        debug_assert!(sorted.is_sorted_by(|a, b| a < b));
+        let mut levels = vec![sorted.into_boxed_slice()];
+        while let Some(finest) = levels.last().filter(|level| level.len() > NODE) {
+            let above = finest.iter().step_by(NODE).copied().collect();
+            levels.push(above);
+        }
+        levels.reverse();
+        Boundaries { levels: levels.into_boxed_slice() }
+    }
+
+    /// The index of the last boundary that is not above the key, or `None` when the key is below all of them.
+    #[inline]
+    pub(crate) fn find(&self, key: K) -> Option<usize> {
+        let mut at = 0;
+        for level in &self.levels {
+            steps::count();
+            let first = at * NODE;
+            let node = level.get(first..(first + NODE).min(level.len())).unwrap_or_default();
+            let not_above = node.iter().filter(|boundary| **boundary <= key).count();
+            // Zero only in the coarsest level: below it, a node begins with the boundary that led to it.
+            at = (first + not_above).checked_sub(1)?;
+        }
+        Some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_finds_what_a_scan_finds_at_every_size() {
+        for len in (0..70).chain([255, 256, 257, 4095, 4096, 4097]) {
+            // Gaps of two, so that there are keys on, between, below and above boundaries.
+            let list: Vec<u32> = (0..len).map(|i| 10 + 2 * i).collect();
+            let index = Boundaries::new(list.clone());
+            for key in 0..2 * len + 20 {
+                assert_eq!(
+                    index.find(key),
+                    list.iter().rposition(|b| *b <= key),
+                    "{key} among {len} boundaries"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn steps_grow_with_the_logarithm_to_the_base_of_sixteen() {
+        for (len, steps_max) in [(1, 1), (16, 1), (17, 2), (256, 2), (257, 3), (20_000, 4), (1_000_000, 5)] {
+            let index = Boundaries::new((0..len).collect());
+            let (_, steps) = steps::counted(|| index.find(len / 2));
+            assert_eq!(steps, steps_max, "{len} boundaries");
+        }
+    }
+}
