@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///
 /// IPv4 addresses are held v4-mapped (`::ffff:a.b.c.d`) and `family` tells them from the IPv6 addresses that look the same.
 /// ICMP echo has its identifier in both ports, so that a reply's key is the reverse of the request's. Protocols without ports have 0.
+/// Other ICMP queries have (type of the question, 65535), their answers the reverse: a verdict about one type must not be
+/// found under another's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct FlowKey {

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 pub struct Parsed {
     /// The flow. For later fragments the ports are 0 until the fragment table has filled them in; for ICMP errors this
     /// is the key of the error itself, and `payload` holds the flow it speaks of.
+    ///
+    /// An IPv6 datagram's fragments are known by addresses and id alone: a later one's protocol is what its fragment header
+    /// says comes next, which may be an extension header of the first.
     pub key: FlowKey,
     /// Where the IP header begins in the frame: 14.
     pub l3_offset: u16,
