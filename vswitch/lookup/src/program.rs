@@ -79,6 +79,11 @@ impl Compiled {
         }
         self.default
     }
+
+    #[cfg(test)]
+    pub(crate) fn intervals(&self) -> usize {
+        self.stages.iter().map(|stage| stage.store.intervals()).sum()
+    }
 }
 
 impl Stage {
