@@ -11,3 +11,5 @@
 
 pub mod flow;
 pub mod packet;
+pub mod snapshot;
+pub mod worker;

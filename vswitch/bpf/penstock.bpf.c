@@ -1,0 +1,311 @@
+/*
+ * The kernel's part of the switch.
+ *
+ *   pod host end --tc ingress: pod--> trunk near end ==veth==> far end --XDP: queue--> AF_XDP socket
+ *   AF_XDP socket --> far end ==veth==> near end --tc ingress: trunk--> into the pod (redirect_peer)
+ *
+ * Every interface here lives in a namespace that routes nothing: a frame that no program takes goes nowhere, and so does
+ * every frame when a program is removed.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "penstock.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct port);
+} PORTS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} PORT_BY_IFINDEX SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} SETTINGS SEC(".maps");
+
+/* Mapped by the switch: one store per round refills every port's budget. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WORKERS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct round);
+} ROUNDS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX * WORKERS_MAX);
+	__type(key, __u32);
+	__type(value, struct spent);
+} SPENT SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, XSKS_MAX);
+	__type(key, struct queue_key);
+	__type(value, __u32);
+} QUEUES SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, XSKS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} XSKS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORTS_MAX * PORT_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} PORT_COUNTS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XSKS_MAX * QUEUE_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} QUEUE_COUNTS SEC(".maps");
+
+static __always_inline void count_port(__u32 port, enum port_counter what, __u64 frames)
+{
+	__u32 index = port * PORT_COUNTERS + what;
+	__u64 *cell = bpf_map_lookup_elem(&PORT_COUNTS, &index);
+	if (cell)
+		*cell += frames;
+}
+
+static __always_inline void count_queue(__u32 slot, enum queue_counter what, __u64 frames)
+{
+	__u32 index = slot * QUEUE_COUNTERS + what;
+	__u64 *cell = bpf_map_lookup_elem(&QUEUE_COUNTS, &index);
+	if (cell)
+		*cell += frames;
+}
+
+static __always_inline int drop(__u32 port, enum port_counter why, __u32 frames)
+{
+	count_port(port, why, frames);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+}
+
+static __always_inline bool is_own_v4(const struct port *port, __u32 address)
+{
+#pragma unroll
+	for (int i = 0; i < PORT_ADDRESSES_MAX; i++)
+		if (i < port->v4_len && port->v4[i] == address)
+			return true;
+	return false;
+}
+
+static __always_inline bool is_own_v6(const struct port *port, const __u32 *address)
+{
+#pragma unroll
+	for (int i = 0; i < PORT_ADDRESSES_MAX; i++)
+		if (i < port->v6_len && port->v6[i][0] == address[0] && port->v6[i][1] == address[1] &&
+		    port->v6[i][2] == address[2] && port->v6[i][3] == address[3])
+			return true;
+	return false;
+}
+
+/* Mirrors FlowKey::owner. A hint: a frame that lands on the wrong worker is handed over by it. */
+static __always_inline __u32 steer(__u32 folded, __u8 protocol, __u32 ports, __u32 workers)
+{
+	__u32 both = (ports >> 16) ^ (ports & 0xffff);
+	__u32 mixed = (folded ^ (both << 8) ^ protocol) * 0x9E3779B1u;
+	return ((__u64)mixed * workers) >> 32;
+}
+
+/* The ports of TCP, UDP and SCTP, host order, or 0. */
+static __always_inline __u32 l4_ports(struct __sk_buff *skb, __u32 offset, __u8 protocol)
+{
+	__u32 ports;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return 0;
+	if (bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
+		return 0;
+	return bpf_ntohl(ports);
+}
+
+static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
+{
+	__u32 ifindex = skb->ifindex;
+	__u32 *id = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &ifindex);
+	if (!id)
+		return TC_ACT_SHOT;
+	__u32 port_id = *id;
+	__u32 key = port_id;
+	struct port *port = bpf_map_lookup_elem(&PORTS, &key);
+	if (!port || port->ifindex != ifindex)
+		return TC_ACT_SHOT;
+
+	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
+	if (skb->vlan_present)
+		return drop(port_id, PORT_VLAN, frames);
+	/* A pod that raised its own MTU: the trunk and the receiver cannot carry what it sends. */
+	if (skb->gso_size ? skb->gso_size + 28 > port->mtu : skb->len > port->mtu + ETH_HLEN)
+		return drop(port_id, PORT_TOO_BIG, frames);
+	if (bpf_skb_pull_data(skb, skb->len < 64 ? skb->len : 64))
+		return drop(port_id, PORT_TRUNCATED, frames);
+
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	if ((void *)(eth + 1) > end)
+		return drop(port_id, PORT_TRUNCATED, frames);
+	if (!is_host && !same_mac(eth->h_source, port->mac))
+		return drop(port_id, PORT_SPOOFED, frames);
+
+	__u32 folded = 0, ports = 0;
+	__u8 protocol = 0;
+	switch (eth->h_proto) {
+	case bpf_htons(ETH_P_IP): {
+		struct iphdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return drop(port_id, PORT_TRUNCATED, frames);
+		if (!is_host && !is_own_v4(port, ip->saddr))
+			return drop(port_id, PORT_SPOOFED, frames);
+		protocol = ip->protocol;
+		folded = bpf_ntohl(ip->saddr ^ ip->daddr);
+		if (!(ip->frag_off & bpf_htons(0x3fff)))
+			ports = l4_ports(skb, ETH_HLEN + ip->ihl * 4, protocol);
+		break;
+	}
+	case bpf_htons(ETH_P_IPV6): {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return drop(port_id, PORT_TRUNCATED, frames);
+		const __u32 *source = ip->saddr.in6_u.u6_addr32, *destination = ip->daddr.in6_u.u6_addr32;
+		protocol = ip->nexthdr;
+		if (!is_host && !is_own_v6(port, source)) {
+			/* Neighbour discovery speaks from :: and from link-local; the worker looks at it closely. */
+			bool quiet = !(source[0] | source[1] | source[2] | source[3]);
+			bool local = (source[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+			if (!(quiet || local) || (protocol != IPPROTO_ICMPV6 && protocol != IPPROTO_HOPOPTS))
+				return drop(port_id, PORT_SPOOFED, frames);
+		}
+		folded = bpf_ntohl(source[0] ^ source[1] ^ source[2] ^ source[3] ^ destination[0] ^ destination[1] ^
+				   destination[2] ^ destination[3]);
+		ports = l4_ports(skb, ETH_HLEN + sizeof(*ip), protocol);
+		break;
+	}
+	case bpf_htons(ETH_P_ARP): {
+		/* hardware type and length, protocol type and length, operation, sender MAC, sender address */
+		__u8 *arp = (void *)(eth + 1);
+		if ((void *)(arp + 28) > end)
+			return drop(port_id, PORT_TRUNCATED, frames);
+		__u32 sender;
+		__builtin_memcpy(&sender, arp + 14, sizeof(sender));
+		if (!is_host && (!same_mac(arp + 8, port->mac) || (sender && !is_own_v4(port, sender))))
+			return drop(port_id, PORT_SPOOFED, frames);
+		break;
+	}
+	default:
+		return drop(port_id, PORT_UNKNOWN_ETHERTYPE, frames);
+	}
+
+	__u32 zero = 0;
+	struct settings *settings = bpf_map_lookup_elem(&SETTINGS, &zero);
+	if (!settings || !settings->workers)
+		return TC_ACT_SHOT;
+	__u32 worker = steer(folded, protocol, ports, settings->workers);
+	/* Said in assembly, or the compiler proves it away and the verifier cannot. */
+	asm volatile("%0 &= %1" : "+r"(worker) : "i"(WORKERS_MAX - 1));
+	__u32 near = settings->trunk_ifindex[worker];
+
+	struct round *round = bpf_map_lookup_elem(&ROUNDS, &worker);
+	__u32 account = port_id * WORKERS_MAX + worker;
+	struct spent *spent = bpf_map_lookup_elem(&SPENT, &account);
+	if (!round || !spent)
+		return TC_ACT_SHOT;
+	/* Two CPUs may race here for one port: it then gets a little more or a little less, never without bound. */
+	__u32 number = *(volatile __u32 *)&round->number;
+	if (spent->round != number) {
+		spent->round = number;
+		spent->frames = 0;
+	}
+	__u32 before = spent->frames;
+	if (before >= *(volatile __u32 *)&round->quota)
+		return drop(port_id, PORT_BUDGET, frames);
+	__sync_fetch_and_add(&spent->frames, frames);
+
+	__u8 tag[ETH_ALEN] = { TAG_0, TAG_1, TAG_FROM_PORT, port_id >> 8, port_id, 0 };
+	if (bpf_skb_store_bytes(skb, 0, tag, ETH_ALEN, 0))
+		return drop(port_id, PORT_TRUNCATED, frames);
+	count_port(port_id, PORT_SENT, frames);
+	count_queue(worker, QUEUE_SENT, frames);
+	return bpf_redirect(near, 0);
+}
+
+SEC("tc")
+int pod(struct __sk_buff *skb)
+{
+	return from_port(skb, false);
+}
+
+SEC("tc")
+int host(struct __sk_buff *skb)
+{
+	return from_port(skb, true);
+}
+
+SEC("tc")
+int trunk(struct __sk_buff *skb)
+{
+	__u8 tag[ETH_ALEN];
+	__u32 port_id = PORTS_MAX;
+	if (!bpf_skb_load_bytes(skb, 0, tag, sizeof(tag)) && tag[0] == TAG_0 && tag[1] == TAG_1 &&
+	    tag[2] == TAG_TO_PORT)
+		port_id = (__u32)tag[3] << 8 | tag[4];
+	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
+	if (!port || !port->ifindex) {
+		count_queue(0, QUEUE_BAD_TAG, 1);
+		return TC_ACT_SHOT;
+	}
+	/* redirect_peer does not look at the MTU. */
+	if (!skb->gso_size && skb->len > port->mtu + ETH_HLEN)
+		return drop(port_id, PORT_TOO_BIG, 1);
+	if (bpf_skb_store_bytes(skb, 0, port->mac, ETH_ALEN, 0))
+		return drop(port_id, PORT_TRUNCATED, 1);
+	count_port(port_id, PORT_DELIVERED, skb->gso_segs ? skb->gso_segs : 1);
+	return bpf_redirect_peer(port->ifindex, 0);
+}
+
+/* Unlike libxdp's stock program this one drops when nobody listens. */
+SEC("xdp.frags")
+int queue(struct xdp_md *ctx)
+{
+	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index };
+	__u32 *slot = bpf_map_lookup_elem(&QUEUES, &key);
+	if (!slot)
+		return XDP_DROP;
+	count_queue(*slot, QUEUE_SEEN, 1);
+	int action = bpf_redirect_map(&XSKS, *slot, XDP_DROP);
+	if (action != XDP_REDIRECT)
+		count_queue(*slot, QUEUE_NO_SOCKET, 1);
+	return action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

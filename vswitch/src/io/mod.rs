@@ -1,0 +1,12 @@
+//! Frames, memory, sockets and the kernel's part: everything below the pipeline.
+//!
+//! Unsafe lives here and nowhere above: `memory.rs` (bytes of frames), `xsk.rs` (AF_XDP rings), `maps.rs` (the mapped budget
+//! array and the layouts shared with the programs).
+
+pub mod bpf;
+pub mod device;
+pub mod maps;
+pub mod memory;
+pub mod setup;
+pub mod tag;
+pub mod xsk;

@@ -1,0 +1,214 @@
+//! Everything a worker must know to judge and forward, at one moment: immutable, shared by all workers, replaced whole.
+//!
+//! The server builds one for each change (policy, ports, host addresses) and publishes it to every worker's mailbox; a worker
+//! takes it up between two batches and sends the old one back to be freed where time does not matter. A flow remembers the
+//! *revisions* of both its ends and of forwarding under which it was judged: a newer one makes it a question again.
+
+use ahash::RandomState;
+use ipnet::IpNet;
+use penstock_api::artefact::PodKey;
+use penstock_api::{EndpointId, Generation, IdentityId, PortId, ProgramId};
+use penstock_lookup::{Class, Policy};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// One consistent view of the node. Ports are found by [`PortId`], addresses by hash.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with every publication; what workers acknowledge.
+    pub serial: u64,
+    pub policy: Arc<Policy>,
+    /// Index: [`PortId`]. `PortId::HOST` is always there.
+    pub ports: Vec<Option<Port>>,
+    /// Addresses of endpoints of this node.
+    pub addresses: HashMap<IpAddr, LocalAddress, RandomState>,
+    /// The node's own addresses: whoever has one as a source is the host.
+    pub host_addresses: Vec<IpAddr>,
+    /// Where this node's pods have their addresses. What lies in here and in no port's hands is unreachable.
+    pub pod_ranges: Vec<IpNet>,
+    /// Grows when addresses move between ports.
+    pub forwarding: u32,
+}
+
+/// Who has an address of this node, and as which class it is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAddress {
+    pub port: PortId,
+    pub class: Class,
+}
+
+/// What a port leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PortKind {
+    /// The node itself, and everything behind its routing.
+    Host,
+    /// A pod's interface behind the trunks.
+    Pod,
+    /// An interface with an AF_XDP socket of its own, on which one endpoint sits.
+    Direct,
+}
+
+/// A port as workers see it.
+#[derive(Debug, Clone)]
+pub struct Port {
+    pub id: PortId,
+    pub kind: PortKind,
+    pub endpoint: EndpointId,
+    pub pod: Option<PodKey>,
+    /// Of the far side: what frames to it are addressed to, and what frames from it must come from.
+    pub mac: [u8; 6],
+    /// What it may send from. Empty for the host.
+    pub addresses: Vec<IpAddr>,
+    pub mtu: u16,
+    /// False: policy for it is not known yet, and both programs deny everything.
+    pub ready: bool,
+    pub ingress: ProgramId,
+    pub egress: ProgramId,
+    /// Grows whenever an answer of this endpoint's policy may have changed.
+    pub revision: u32,
+    /// For [`PortKind::Direct`]: index of the device among the switch's direct devices, each owned by one worker.
+    pub device: u16,
+}
+
+/// A port as the server records it, before policy is known.
+#[derive(Debug, Clone)]
+pub struct PortRecord {
+    pub id: PortId,
+    pub kind: PortKind,
+    pub endpoint: EndpointId,
+    pub pod: Option<PodKey>,
+    pub mac: [u8; 6],
+    pub addresses: Vec<IpAddr>,
+    pub mtu: u16,
+    pub device: u16,
+}
+
+/// What a snapshot is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub policy: Arc<Policy>,
+    pub ports: Vec<PortRecord>,
+    pub host_addresses: Vec<IpAddr>,
+    pub pod_ranges: Vec<IpNet>,
+}
+
+impl Snapshot {
+    /// Builds the successor of `previous`. Revisions are kept only where nothing that decides can have changed: the same
+    /// endpoint, the same programs, and the same classification of every address.
+    pub fn build(previous: Option<&Snapshot>, parts: Parts) -> Snapshot {
+        let Parts { policy, ports: records, host_addresses, pod_ranges } = parts;
+        let len = records.iter().map(|r| r.id.index() + 1).max().unwrap_or(0).max(1);
+        let mut ports: Vec<Option<Port>> = vec![None; len];
+        let mut addresses = HashMap::with_hasher(RandomState::new());
+        let same_peers = previous.is_some_and(|old| {
+            old.host_addresses == host_addresses && same_classification(&old.policy, &policy)
+        });
+        for record in records {
+            let known = match (record.kind, &record.pod) {
+                (PortKind::Host, _) => None,
+                (_, Some(pod)) => policy.pod(pod, &record.addresses),
+                (_, None) => None,
+            };
+            let isolated = policy.isolated();
+            let (ingress, egress) = match &known {
+                Some(pod) => (pod.ingress, pod.egress),
+                None => (isolated, isolated),
+            };
+            for &address in &record.addresses {
+                let identity = match &known {
+                    Some(_) => policy.identity_of(address),
+                    None => IdentityId::UNKNOWN,
+                };
+                let class = policy.class_of(identity);
+                addresses.insert(address, LocalAddress { port: record.id, class });
+            }
+            let old_port = previous
+                .and_then(|old| old.port(record.id))
+                .filter(|old| old.endpoint == record.endpoint && old.ready == known.is_some());
+            let revision = match (old_port, previous) {
+                (Some(old_port), Some(old)) => {
+                    let unchanged = same_peers
+                        && same_program(&old.policy, old_port.ingress, &policy, ingress)
+                        && same_program(&old.policy, old_port.egress, &policy, egress);
+                    if unchanged { old_port.revision } else { old_port.revision.wrapping_add(1) }
+                }
+                // Flows name the endpoint too, and an endpoint is never reused: any number will do.
+                _ => 1,
+            };
+            let id = record.id;
+            ports[id.index()] = Some(Port {
+                id,
+                kind: record.kind,
+                endpoint: record.endpoint,
+                pod: record.pod,
+                mac: record.mac,
+                addresses: record.addresses,
+                mtu: record.mtu,
+                ready: known.is_some() || record.kind == PortKind::Host,
+                ingress,
+                egress,
+                revision,
+                device: record.device,
+            });
+        }
+        let forwarding = previous.map_or(1, |old| {
+            let same = old.addresses.len() == addresses.len()
+                && addresses.iter().all(|(a, l)| old.addresses.get(a).is_some_and(|o| o.port == l.port))
+                && old.pod_ranges == pod_ranges
+                && old.host_addresses == host_addresses;
+            if same { old.forwarding } else { old.forwarding.wrapping_add(1) }
+        });
+        let serial = previous.map_or(1, |old| old.serial + 1);
+        Snapshot { serial, policy, ports, addresses, host_addresses, pod_ranges, forwarding }
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.policy.generation()
+    }
+
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index())?.as_ref()
+    }
+
+    pub fn port_of(&self, address: IpAddr) -> Option<&Port> {
+        self.port(self.addresses.get(&address)?.port)
+    }
+
+    /// The class of an address: the local endpoint's, the host's, or what the artefact's prefixes say.
+    pub fn class_of(&self, address: IpAddr) -> Class {
+        if let Some(local) = self.addresses.get(&address) {
+            return local.class;
+        }
+        let identity = match self.host_addresses.contains(&address) {
+            true => IdentityId::HOST,
+            false => self.policy.identity_of(address),
+        };
+        self.policy.class_of(identity)
+    }
+
+    pub fn is_pod_address(&self, address: IpAddr) -> bool {
+        self.pod_ranges.iter().any(|range| range.contains(&address))
+    }
+}
+
+fn same_classification(old: &Policy, new: &Policy) -> bool {
+    let (old, new) = (old.artefact(), new.artefact());
+    old.prefixes == new.prefixes
+        && old.pods.len() == new.pods.len()
+        && old.pods.iter().zip(&new.pods).all(|(a, b)| {
+            a.pod == b.pod
+                && a.addresses == b.addresses
+                && a.identity == b.identity
+                && a.other_identities == b.other_identities
+        })
+}
+
+fn same_program(old: &Policy, old_id: ProgramId, new: &Policy, new_id: ProgramId) -> bool {
+    if old_id == old.isolated() || new_id == new.isolated() {
+        return old_id == old.isolated() && new_id == new.isolated();
+    }
+    let (old, new) = (old.artefact(), new.artefact());
+    let (old, new) = (old.programs.get(old_id.index()), new.programs.get(new_id.index()));
+    old.is_some() && old == new
+}
