@@ -1,1 +1,20 @@
-//! The control plane.
+//! The control plane: Kubernetes objects in, one compiled artefact out.
+//!
+//! The line an object follows, each step a module and none of them knowing the next:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`objects`] | what we understand of Kubernetes objects, already checked |
+//! | [`load`] | text to objects: strict, and every refusal names file, line, object and field |
+//! | [`source`] | a directory watched live: last good versions, deletions, duplicates |
+//! | [`compile`] | the pure core: events in, an [`Artefact`](penstock_api::Artefact) out; no I/O, no clock |
+//! | [`agent`] | the process around it: follows the switch's endpoints, installs generations, says what is wrong |
+//!
+//! Promises: an object that cannot be read changes nothing; nothing is installed before the first full look at the
+//! source; the same objects and endpoints give the same artefact, whatever the history.
+
+pub mod agent;
+pub mod compile;
+pub mod load;
+pub mod objects;
+pub mod source;
