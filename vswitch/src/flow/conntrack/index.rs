@@ -1,0 +1,111 @@
+//! From a tuple to its slot: every tuple has two buckets of eight places, one cache line each, and is in one of them.
+//!
+//! At twice as many places as tuples, two choices and eight places, both buckets of a tuple are practically never full; if they
+//! are, the flow is refused. A lookup reads two lines at most, whatever anybody sends: there is no chain to grow.
+
+use super::super::prefetch::prefetch;
+use super::entry::{FlowId, Side};
+
+const PLACES: usize = 8;
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u32; PLACES],
+    /// Slot and side as `(slot << 1 | side) + 1`; 0 is empty.
+    refs: [u32; PLACES],
+}
+
+#[derive(Debug)]
+pub(super) struct Index {
+    buckets: Vec<Bucket>,
+    mask: usize,
+}
+
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+fn pack(slot: u32, side: Side) -> u32 {
+    (slot << 1 | side as u32) + 1
+}
+
+impl Index {
+    /// Both tuples of `flows_max` flows, half full.
+    pub(super) fn new(flows_max: usize) -> Self {
+        let buckets = (flows_max * 4).div_ceil(PLACES).next_power_of_two();
+        Index { buckets: vec![Bucket::default(); buckets], mask: buckets - 1 }
+    }
+
+    #[inline]
+    fn homes(&self, hash: u64) -> [usize; 2] {
+        let second = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        [hash as usize & self.mask, second as usize & self.mask]
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        for home in self.homes(hash) {
+            prefetch(&self.buckets[home]);
+        }
+    }
+
+    #[inline]
+    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32, Side) -> bool) -> Option<(FlowId, Side)> {
+        let tag = tag_of(hash);
+        for home in self.homes(hash) {
+            let bucket = &self.buckets[home];
+            for place in 0..PLACES {
+                if bucket.tags[place] == tag && bucket.refs[place] != 0 {
+                    let packed = bucket.refs[place] - 1;
+                    let side = if packed & 1 == 0 { Side::Forward } else { Side::Reply };
+                    if is_it(packed >> 1, side) {
+                        return Some((FlowId(packed >> 1), side));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Adds both tuples of a slot, or neither: false when there is no room. `same` when they are one.
+    #[must_use]
+    pub(super) fn insert_both(&mut self, hashes: [u64; 2], slot: u32, same: bool) -> bool {
+        if !self.insert(hashes[0], pack(slot, Side::Forward)) {
+            return false;
+        }
+        if same || self.insert(hashes[1], pack(slot, Side::Reply)) {
+            return true;
+        }
+        self.remove(hashes[0], slot);
+        false
+    }
+
+    fn insert(&mut self, hash: u64, packed: u32) -> bool {
+        let [first, second] = self.homes(hash);
+        let room = |home: usize| self.buckets[home].refs.iter().filter(|r| **r == 0).count();
+        let home = if room(first) >= room(second) { first } else { second };
+        let bucket = &mut self.buckets[home];
+        let Some(place) = bucket.refs.iter().position(|r| *r == 0) else { return false };
+        bucket.refs[place] = packed;
+        bucket.tags[place] = tag_of(hash);
+        true
+    }
+
+    /// Takes out the tuple of this slot that has this hash.
+    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
+        let tag = tag_of(hash);
+        for home in self.homes(hash) {
+            let bucket = &mut self.buckets[home];
+            for place in 0..PLACES {
+                if bucket.tags[place] == tag
+                    && bucket.refs[place] != 0
+                    && (bucket.refs[place] - 1) >> 1 == slot
+                {
+                    bucket.refs[place] = 0;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The timer wheel: one second per slot, a little over two hours round, every flow in one slot.
+//!
+//! A packet does not move its flow: it writes the time. When the wheel comes to a flow, it looks at that time and puts the flow
+//! where it is due now. So a flow costs the wheel one visit per timeout, not per packet. Deadlines beyond the horizon wait at it.
+
+use super::super::list::Lists;
+
+pub(super) const TICK_MS: u64 = 1_000;
+const SLOTS: u64 = 8_192;
+
+#[derive(Debug)]
+pub(super) struct Wheel {
+    slots: Lists,
+    /// The slot each flow is in, plus one; 0 for none.
+    slot_of: Vec<u16>,
+    /// The tick to be looked at next.
+    cursor: u64,
+}
+
+impl Wheel {
+    pub(super) fn new(flows_max: usize, now_ms: u64) -> Self {
+        Wheel {
+            slots: Lists::new(SLOTS as usize, flows_max),
+            slot_of: vec![0; flows_max],
+            cursor: now_ms / TICK_MS,
+        }
+    }
+
+    pub(super) fn schedule(&mut self, flow: u32, deadline_ms: u64) {
+        // The first tick at which the deadline has passed for certain; never the one being looked at, so that a round ends.
+        let tick = (deadline_ms / TICK_MS + 1).clamp(self.cursor + 1, self.cursor + SLOTS - 1);
+        let slot = tick % SLOTS;
+        self.slots.push_back(slot as usize, flow);
+        self.slot_of[flow as usize] = slot as u16 + 1;
+    }
+
+    pub(super) fn unschedule(&mut self, flow: u32) {
+        if let Some(slot) = std::mem::take(&mut self.slot_of[flow as usize]).checked_sub(1) {
+            self.slots.unlink(usize::from(slot), flow);
+        }
+    }
+
+    /// A flow whose tick has come; the caller takes it out or schedules it anew before asking again.
+    pub(super) fn due(&mut self, now_ms: u64) -> Option<u32> {
+        let present = now_ms / TICK_MS;
+        // One turn shows every flow once; more would show none it has not shown.
+        self.cursor = self.cursor.max(present.saturating_sub(SLOTS - 1));
+        while self.cursor <= present {
+            if let Some(flow) = self.slots.front((self.cursor % SLOTS) as usize) {
+                return Some(flow);
+            }
+            self.cursor += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,148 @@
+//! Flow records in memory that outlives the process: a file of one header page and an array of [`Entry`], mapped.
+//!
+//! The only file of `flow/` that maps memory. What it promises the rest: a slice of records of fixed length whose every byte is
+//! backed (the file's blocks are allocated before it is mapped, so that a full file system is an error at start and not SIGBUS
+//! later) and that nobody else writes. The last rests on the mode 0600, on the owner check, and on the instance's lock,
+//! which keeps a second switch away.
+#![allow(unsafe_code)]
+
+use super::conntrack::Entry;
+use memmap2::{MmapMut, MmapOptions};
+use nix::fcntl::posix_fallocate;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// One page: records begin aligned.
+const HEADER_LEN: usize = 4096;
+const MAGIC: u64 = u64::from_be_bytes(*b"PSTKFLOW");
+/// Changes whenever the meaning of a record does.
+const LAYOUT: u32 = 1;
+const RECORDS_MAX: usize = 1 << 30;
+
+/// The array of records of one table.
+#[derive(Debug)]
+pub(super) struct Records {
+    /// `HEADER_LEN + len * size_of::<Entry>()` bytes, page-aligned.
+    map: MmapMut,
+    len: usize,
+}
+
+fn bytes_for(records: usize) -> io::Result<usize> {
+    if records == 0 || records >= RECORDS_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the number of flows must be between 1 and 2^30",
+        ));
+    }
+    Ok(HEADER_LEN + records * size_of::<Entry>())
+}
+
+impl Records {
+    /// Zeroed private memory.
+    pub(super) fn private(len: usize) -> io::Result<Self> {
+        Ok(Records { map: MmapMut::map_anon(bytes_for(len)?)?, len })
+    }
+
+    /// A new file of zeroed records; replaces what is there. The header is written last: a file without it is nobody's.
+    pub(super) fn create(path: &Path, len: usize, boot: &[u8; 16]) -> io::Result<Self> {
+        let bytes = bytes_for(len)?;
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = options().create_new(true).mode(0o600).open(path)?;
+        posix_fallocate(&file, 0, bytes as i64)?;
+        let mut records = Self::over(&file, len, bytes)?;
+        records.map[..HEADER_LEN].copy_from_slice(&header(len, boot));
+        Ok(records)
+    }
+
+    /// A file left by an earlier process of this boot; `None` when there is none, or it is not one of ours.
+    pub(super) fn open(path: &Path, boot: &[u8; 16]) -> io::Result<Option<Self>> {
+        let file = match options().open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file()
+            || metadata.uid() != nix::unistd::geteuid().as_raw()
+            || metadata.mode() & 0o077 != 0
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is not a file that only this user can read and write; remove it",
+            ));
+        }
+        let Some(len) = read_header(&file, boot)? else { return Ok(None) };
+        let bytes = bytes_for(len)?;
+        if metadata.len() != bytes as u64 {
+            return Ok(None);
+        }
+        // A sparse file has our length without our memory.
+        posix_fallocate(&file, 0, bytes as i64)?;
+        Ok(Some(Self::over(&file, len, bytes)?))
+    }
+
+    fn over(file: &File, len: usize, bytes: usize) -> io::Result<Self> {
+        // SAFETY: a mapping is sound while nobody else changes or truncates the file. `create` and `open` let only this
+        // user at it, and the instance's lock lets only one switch of this user.
+        let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
+        Ok(Records { map, len })
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options
+}
+
+/// Magic, layout, size of a record, number of records, boot; then zeroes.
+fn header(records: usize, boot: &[u8; 16]) -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
+    bytes[8..12].copy_from_slice(&LAYOUT.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(size_of::<Entry>() as u32).to_le_bytes());
+    bytes[16..24].copy_from_slice(&(records as u64).to_le_bytes());
+    bytes[24..40].copy_from_slice(boot);
+    bytes
+}
+
+/// The number of records, when the file is one of ours, of this layout and of this boot.
+fn read_header(file: &File, boot: &[u8; 16]) -> io::Result<Option<usize>> {
+    use std::os::unix::fs::FileExt;
+    let mut found = [0; HEADER_LEN];
+    match file.read_exact_at(&mut found, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let records = u64::from_le_bytes(found[16..24].try_into().expect("eight bytes")) as usize;
+    let ours = bytes_for(records).is_ok() && found == header(records, boot);
+    Ok(ours.then_some(records))
+}
+
+impl Deref for Records {
+    type Target = [Entry];
+
+    #[inline]
+    fn deref(&self) -> &[Entry] {
+        // SAFETY: `map` is `HEADER_LEN + len * size_of::<Entry>()` bytes long (`private`, `create` and `open` compute it with
+        // `bytes_for`) and begins on a page, so the records are in bounds and aligned. `Entry` consists of integers and has no
+        // padding: every bit pattern is one. The borrow of `self` keeps the mapping and excludes writers.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(HEADER_LEN).cast::<Entry>(), self.len) }
+    }
+}
+
+impl DerefMut for Records {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Entry] {
+        // SAFETY: as above; the exclusive borrow of `self` excludes readers too.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER_LEN).cast::<Entry>(), self.len)
+        }
+    }
+}
