@@ -68,7 +68,8 @@ enum Polling {
 
 impl Arguments {
     fn for_switch(&self, context: &Context) -> Result<Vec<OsString>, Failure> {
-        let mut arguments: Vec<OsString> = vec!["--instance".into(), context.instance.name().into()];
+        let mut arguments: Vec<OsString> =
+            vec!["run".into(), "--instance".into(), context.instance.name().into()];
         let mut flag = |name: &str, value: OsString| arguments.extend([OsString::from(name), value]);
         if let Some(config) = &self.config {
             let config = config.canonicalize().map_err(|error| {
@@ -165,7 +166,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
     let control_pid = Program::Control.running(context);
     match (switch_pid, control_pid) {
         (Some(pid), Some(_)) => return Err(Failure::Running { instance: context.instance.clone(), pid }),
-        (Some(pid), None) if for_control.is_none() || for_switch.len() > 2 => {
+        (Some(pid), None) if for_control.is_none() || for_switch.len() > 3 => {
             return Err(Failure::Running { instance: context.instance.clone(), pid });
         }
         (Some(_), None) => {}
@@ -346,7 +347,7 @@ mod tests {
             "9",
         ]);
         let handed: Vec<_> = arguments.for_switch(&context(dir.path())).unwrap();
-        let expected = "--instance test --workers 2 --pod-range 10.1.0.0/24 --pod-range fd00::/64 --polling busy --flows-max 9";
+        let expected = "run --instance test --workers 2 --pod-range 10.1.0.0/24 --pod-range fd00::/64 --polling busy --flows-max 9";
         assert_eq!(handed.join(&OsString::from(" ")), OsString::from(expected));
     }
 

@@ -1,0 +1,45 @@
+//! A pod: a place that was attached by the CNI plugin.
+
+use crate::cni::CniCall;
+use crate::place::Place;
+use std::ops::Deref;
+
+/// Probes and servers are those of its [`Place`]. Dropping it ends its servers; it stays attached until
+/// [`Lab::detach`](crate::Lab::detach) or the end of the laboratory.
+#[derive(Debug)]
+pub struct Pod {
+    pub(crate) place: Place,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) add: CniCall,
+    pub(crate) result: serde_json::Value,
+}
+
+impl Pod {
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The pod's name without its namespace; [`Place::name`] has both.
+    pub fn pod_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The call that attached it, to be repeated or bent.
+    pub fn cni_call(&self) -> &CniCall {
+        &self.add
+    }
+
+    /// What the plugin answered to `ADD`.
+    pub fn cni_result(&self) -> &serde_json::Value {
+        &self.result
+    }
+}
+
+impl Deref for Pod {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
