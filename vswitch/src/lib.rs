@@ -10,6 +10,7 @@
 //! Imports go one way: server -> snapshot -> {policy, forward} -> packet; worker -> {io, flow, policy, forward, snapshot} -> packet.
 
 pub mod flow;
+pub mod io;
 pub mod packet;
 pub mod snapshot;
 pub mod worker;

@@ -75,7 +75,8 @@ impl Memory {
     /// this value and the kernel (within the chunks it was given) accesses.
     pub unsafe fn over(base: NonNull<u8>, chunks: u32, chunk_size: u32, backing: Box<dyn Backing>) -> Memory {
         assert!(chunk_size > HEADROOM && u64::from(chunks) * u64::from(chunk_size) < u64::from(u32::MAX));
-        let segments = (0..chunks).map(|c| Segment { addr: c * chunk_size + HEADROOM, len: 0, next: NONE }).collect();
+        let segments =
+            (0..chunks).map(|c| Segment { addr: c * chunk_size + HEADROOM, len: 0, next: NONE }).collect();
         Memory {
             base,
             chunk_size,
@@ -109,7 +110,8 @@ impl Memory {
         let chunk = self.free.pop()?;
         debug_assert_eq!(self.places[chunk as usize], Place::Free);
         self.places[chunk as usize] = Place::Hand;
-        self.segments[chunk as usize] = Segment { addr: chunk * self.chunk_size + HEADROOM, len: 0, next: NONE };
+        self.segments[chunk as usize] =
+            Segment { addr: chunk * self.chunk_size + HEADROOM, len: 0, next: NONE };
         Some(FrameId(chunk))
     }
 
@@ -195,7 +197,9 @@ impl Memory {
         debug_assert!(matches!(self.places[frame.0 as usize], Place::Hand | Place::Held));
         // SAFETY: `received`, `allocate` and `set_len` keep addr + len within the chunk, which is within the area; the chunk
         // is in the worker's hands, so the kernel does not write it.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(segment.addr as usize), segment.len as usize) }
+        unsafe {
+            std::slice::from_raw_parts(self.base.as_ptr().add(segment.addr as usize), segment.len as usize)
+        }
     }
 
     #[inline]
@@ -203,7 +207,12 @@ impl Memory {
         let segment = self.segments[frame.0 as usize];
         debug_assert_eq!(self.places[frame.0 as usize], Place::Hand);
         // SAFETY: as in `head`; `&mut self` makes the slice the only one.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(segment.addr as usize), segment.len as usize) }
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.base.as_ptr().add(segment.addr as usize),
+                segment.len as usize,
+            )
+        }
     }
 
     /// Two different frames at once: an original to read, and all the room of a fresh chunk to write an answer into;
@@ -220,7 +229,10 @@ impl Memory {
         unsafe {
             (
                 std::slice::from_raw_parts(self.base.as_ptr().add(source.addr as usize), source.len as usize),
-                std::slice::from_raw_parts_mut(self.base.as_ptr().add(target.addr as usize), target.len as usize),
+                std::slice::from_raw_parts_mut(
+                    self.base.as_ptr().add(target.addr as usize),
+                    target.len as usize,
+                ),
             )
         }
     }

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod device;
 pub mod maps;
 pub mod memory;
+pub mod ring;
 pub mod setup;
 pub mod tag;
 pub mod xsk;

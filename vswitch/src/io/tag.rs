@@ -15,7 +15,9 @@ pub fn to_port(port: PortId) -> [u8; 6] {
 /// The port a received frame came from, if it is tagged at all.
 pub fn from_port(frame: &[u8]) -> Option<PortId> {
     match frame {
-        [a, b, FROM_PORT, high, low, _, ..] if [*a, *b] == PREFIX => Some(PortId(u16::from_be_bytes([*high, *low]))),
+        [a, b, FROM_PORT, high, low, _, ..] if [*a, *b] == PREFIX => {
+            Some(PortId(u16::from_be_bytes([*high, *low])))
+        }
         _ => None,
     }
 }

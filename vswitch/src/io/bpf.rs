@@ -1,0 +1,312 @@
+//! The kernel's part, loaded and attached.
+//!
+//! Maps are pinned and outlive the process: a new switch finds the ports of the old one. The tc programs are attached with
+//! netlink, so that they live as long as their interface; the XDP programs of the trunks' far ends live as long as this process
+//! (without it the far ends lead nowhere, which is what is wanted).
+
+use super::maps::{
+    PORT_COUNTERS, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QueueKey, Rounds, Settings, WORKERS_MAX,
+};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, tc};
+use aya::{Ebpf, EbpfLoader};
+use penstock_api::{DropReason, PortId, WorkerId};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
+
+const MAPS: [&str; 9] = [
+    "PORTS",
+    "PORT_BY_IFINDEX",
+    "SETTINGS",
+    "ROUNDS",
+    "SPENT",
+    "QUEUES",
+    "XSKS",
+    "PORT_COUNTS",
+    "QUEUE_COUNTS",
+];
+
+/// The handle and priority our filters have: a second attempt to attach meets the first, whoever made it.
+const FILTER_PRIORITY: u16 = 1;
+const FILTER_HANDLE: u16 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    #[error(
+        "cannot prepare {0}: {1}; is a bpf file system mounted on /sys/fs/bpf, and is CAP_SYS_ADMIN there?"
+    )]
+    PinDirectory(String, std::io::Error),
+    #[error(
+        "the kernel refused the programs: {0}; the switch needs Linux 5.15 or newer, CAP_BPF and CAP_NET_ADMIN"
+    )]
+    Load(#[from] aya::EbpfError),
+    #[error("program {program}: {error}")]
+    Program { program: &'static str, error: aya::programs::ProgramError },
+    #[error("cannot attach {program} to {interface}: {error}")]
+    Attach { program: &'static str, interface: String, error: String },
+    #[error("map {map}: {error}")]
+    Map { map: &'static str, error: aya::maps::MapError },
+    #[error("cannot map the rounds: {0}")]
+    Rounds(std::io::Error),
+    #[error("{0}")]
+    Port(String),
+}
+
+/// Which tc program an interface gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcProgram {
+    Pod,
+    Host,
+    Trunk,
+}
+
+impl TcProgram {
+    const fn name(self) -> &'static str {
+        match self {
+            TcProgram::Pod => "pod",
+            TcProgram::Host => "host",
+            TcProgram::Trunk => "trunk",
+        }
+    }
+}
+
+/// The loaded programs and their maps. Methods that name an interface must run in the instance's namespace.
+pub struct Programs {
+    ebpf: Ebpf,
+    ports: Array<MapData, PortEntry>,
+    port_by_ifindex: HashMap<MapData, u32, u32>,
+    settings: Array<MapData, Settings>,
+    queues: HashMap<MapData, QueueKey, u32>,
+    xsks: XskMap<MapData>,
+    port_counts: PerCpuArray<MapData, u64>,
+    queue_counts: PerCpuArray<MapData, u64>,
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs").finish_non_exhaustive()
+    }
+}
+
+impl Programs {
+    /// Loads the programs over the maps pinned in `pins`, making those that are missing.
+    pub fn load(pins: &Path) -> Result<Programs, BpfError> {
+        std::fs::create_dir_all(pins).map_err(|e| BpfError::PinDirectory(pins.display().to_string(), e))?;
+        let mut loader = EbpfLoader::new();
+        for map in MAPS {
+            loader.map_pin_path(map, pins.join(map));
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        for program in [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk] {
+            let name = program.name();
+            classifier(&mut ebpf, name)?
+                .load()
+                .map_err(|error| BpfError::Program { program: name, error })?;
+        }
+        xdp(&mut ebpf)?.load().map_err(|error| BpfError::Program { program: "queue", error })?;
+        macro_rules! map {
+            ($name:literal, $kind:ty) => {
+                <$kind>::try_from(ebpf.take_map($name).expect("the object has this map"))
+                    .map_err(|error| BpfError::Map { map: $name, error })?
+            };
+        }
+        Ok(Programs {
+            ports: map!("PORTS", Array<MapData, PortEntry>),
+            port_by_ifindex: map!("PORT_BY_IFINDEX", HashMap<MapData, u32, u32>),
+            settings: map!("SETTINGS", Array<MapData, Settings>),
+            queues: map!("QUEUES", HashMap<MapData, QueueKey, u32>),
+            xsks: map!("XSKS", XskMap<MapData>),
+            port_counts: map!("PORT_COUNTS", PerCpuArray<MapData, u64>),
+            queue_counts: map!("QUEUE_COUNTS", PerCpuArray<MapData, u64>),
+            ebpf,
+        })
+    }
+
+    /// The mapped budget array, for workers.
+    pub fn rounds(&self) -> Result<Rounds, BpfError> {
+        let Some(Map::Array(map)) = self.ebpf.map("ROUNDS") else { unreachable!("the object has this map") };
+        Rounds::map(map.fd()).map_err(BpfError::Rounds)
+    }
+
+    /// Attaches a tc program to the ingress of an interface. One that is there already stays: true says it was.
+    pub fn attach_tc(&mut self, program: TcProgram, interface: &str) -> Result<bool, BpfError> {
+        let name = program.name();
+        let failed =
+            |error: String| BpfError::Attach { program: name, interface: interface.to_owned(), error };
+        // An error here means there is one already, or that the next step fails and says why.
+        let _ = tc::qdisc_add_clsact(interface);
+        let classifier = classifier(&mut self.ebpf, name)?;
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: FILTER_PRIORITY,
+            handle: TcHandle::new(0, FILTER_HANDLE),
+            ..NlOptions::default()
+        });
+        match classifier.attach_with_options(interface, TcAttachType::Ingress, options) {
+            Ok(link) => {
+                let link = classifier.take_link(link).map_err(|e| failed(e.to_string()))?;
+                // The filter belongs to the interface now, not to this process.
+                std::mem::forget(link);
+                Ok(false)
+            }
+            Err(error) if is_exists(&error) => Ok(true),
+            Err(error) => Err(failed(chain(&error))),
+        }
+    }
+
+    /// Takes a program off, for replacing it by a newer build.
+    pub fn detach_tc(&mut self, program: TcProgram, interface: &str) {
+        let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, program.name());
+    }
+
+    /// Attaches the XDP program, natively if the driver can. Says which it was, and why not the better one.
+    pub fn attach_xdp(
+        &mut self,
+        interface: &str,
+        allow_generic: bool,
+    ) -> Result<(&'static str, String), BpfError> {
+        let failed =
+            |error: String| BpfError::Attach { program: "queue", interface: interface.to_owned(), error };
+        let queue = xdp(&mut self.ebpf)?;
+        match queue.attach(interface, XdpMode::Driver) {
+            Ok(_) => Ok(("native", String::new())),
+            Err(native) if allow_generic => {
+                let why = format!("native XDP refused: {}", chain(&native));
+                queue
+                    .attach(interface, XdpMode::Skb)
+                    .map_err(|e| failed(format!("{why}; generic: {}", chain(&e))))?;
+                Ok(("generic", why))
+            }
+            Err(native) => Err(failed(format!("native XDP refused: {}", chain(&native)))),
+        }
+    }
+
+    pub fn set_settings(&mut self, near_ends: &[u32]) -> Result<(), BpfError> {
+        let mut settings = Settings { workers: near_ends.len() as u32, ..Settings::default() };
+        settings.trunk_ifindex[..near_ends.len()].copy_from_slice(near_ends);
+        self.settings.set(0, settings, 0).map_err(|error| BpfError::Map { map: "SETTINGS", error })
+    }
+
+    /// Tells the programs of a port, before its interface goes up.
+    pub fn set_port(&mut self, id: PortId, entry: PortEntry) -> Result<(), BpfError> {
+        if id.index() >= PORTS_MAX {
+            return Err(BpfError::Port(format!("port {id}: the programs know {PORTS_MAX} ports")));
+        }
+        self.ports.set(id.0.into(), entry, 0).map_err(|error| BpfError::Map { map: "PORTS", error })?;
+        self.port_by_ifindex
+            .insert(entry.ifindex, u32::from(id.0), 0)
+            .map_err(|error| BpfError::Map { map: "PORT_BY_IFINDEX", error })
+    }
+
+    /// Forgets a port. Nothing of it there is fine.
+    pub fn clear_port(&mut self, id: PortId) -> Result<(), BpfError> {
+        if let Ok(entry) = self.ports.get(&id.0.into(), 0)
+            && entry.ifindex != 0
+        {
+            let _ = self.port_by_ifindex.remove(&entry.ifindex);
+        }
+        self.ports
+            .set(id.0.into(), PortEntry::default(), 0)
+            .map_err(|error| BpfError::Map { map: "PORTS", error })
+    }
+
+    pub fn port(&self, id: PortId) -> Option<PortEntry> {
+        self.ports.get(&id.0.into(), 0).ok().filter(|entry| entry.ifindex != 0)
+    }
+
+    /// Sends what arrives on a queue to the socket in `slot`.
+    pub fn set_queue(&mut self, ifindex: u32, queue: u32, slot: u32) -> Result<(), BpfError> {
+        self.queues
+            .insert(QueueKey { ifindex, queue }, slot, 0)
+            .map_err(|error| BpfError::Map { map: "QUEUES", error })
+    }
+
+    pub fn set_socket(&mut self, slot: u32, socket: impl AsRawFd) -> Result<(), BpfError> {
+        self.xsks.set(slot, socket, 0).map_err(|error| BpfError::Map { map: "XSKS", error })
+    }
+
+    /// Forgets queues of interfaces that are gone.
+    pub fn clear_queues(&mut self) {
+        let keys: Vec<QueueKey> = self.queues.keys().flatten().collect();
+        for key in keys {
+            let _ = self.queues.remove(&key);
+        }
+    }
+
+    fn port_count(&self, port: usize, what: u32) -> u64 {
+        let index = port as u32 * PORT_COUNTERS + what;
+        self.port_counts.get(&index, 0).map_or(0, |values| values.iter().sum())
+    }
+
+    fn queue_count(&self, slot: u32, what: u32) -> u64 {
+        let index = slot * QUEUE_COUNTERS + what;
+        self.queue_counts.get(&index, 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// Frames (port sent to a trunk, trunk delivered to port).
+    pub fn port_frames(&self, port: PortId) -> (u64, u64) {
+        (self.port_count(port.index(), 0), self.port_count(port.index(), 1))
+    }
+
+    /// Frames of a worker's trunk: redirected into it by port programs, and seen at its far end.
+    pub fn trunk_frames(&self, worker: WorkerId) -> (u64, u64) {
+        (self.queue_count(worker.0.into(), 2), self.queue_count(worker.0.into(), 0))
+    }
+
+    /// What the programs dropped, by port and reason.
+    pub fn drops(&self, ports: impl IntoIterator<Item = PortId>) -> Vec<(Option<PortId>, DropReason, u64)> {
+        const REASONS: [(u32, DropReason); 6] = [
+            (2, DropReason::Spoofed),
+            (3, DropReason::Budget),
+            (4, DropReason::VlanTagged),
+            (5, DropReason::KernelTooBig),
+            (6, DropReason::UnknownEtherType),
+            (7, DropReason::Truncated),
+        ];
+        let mut drops = Vec::new();
+        for port in ports {
+            for (what, reason) in REASONS {
+                drops.push((Some(port), reason, self.port_count(port.index(), what)));
+            }
+        }
+        let mut unseen = 0;
+        for slot in 0..WORKERS_MAX as u32 {
+            drops.push((None, DropReason::NoSocket, self.queue_count(slot, 1)));
+            unseen += self.queue_count(slot, 2).saturating_sub(self.queue_count(slot, 0));
+        }
+        drops.push((None, DropReason::TrunkFull, unseen));
+        drops.push((None, DropReason::KernelNoPort, self.queue_count(0, 3)));
+        drops.retain(|(_, _, count)| *count > 0);
+        drops
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, BpfError> {
+    let program = ebpf.program_mut(name).expect("the object has this program");
+    program.try_into().map_err(|error| BpfError::Program { program: name, error })
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
+    let program = ebpf.program_mut("queue").expect("the object has this program");
+    program.try_into().map_err(|error| BpfError::Program { program: "queue", error })
+}
+
+fn is_exists(error: &aya::programs::ProgramError) -> bool {
+    use aya::programs::{ProgramError, TcError};
+    matches!(error, ProgramError::TcError(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST))
+}
+
+/// An error with what caused it: aya's outer texts alone say little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

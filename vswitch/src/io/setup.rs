@@ -1,0 +1,290 @@
+//! The instance's namespace, `penstock0` and the trunks: made when missing, adopted when there, removed when asked.
+//!
+//! The order is what makes it safe: the namespace routes nothing, programs are attached and maps filled before a link goes up,
+//! so there is no moment at which a frame could take another way.
+
+use super::bpf::{BpfError, Programs, TcProgram};
+use super::maps::{PortEntry, WORKERS_MAX};
+use ipnet::IpNet;
+use penstock_api::instance::inside;
+use penstock_api::message::gateway;
+use penstock_api::{Instance, PortId, WorkerId};
+use penstock_net::netns::Netns;
+use penstock_net::route::{Link, Netlink, Route, VethSpec};
+use penstock_net::{NetError, offload, sysctl};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("{0}")]
+    Net(#[from] NetError),
+    #[error("{0}")]
+    Bpf(#[from] BpfError),
+    #[error("cannot enter the namespace {0}: {1}; CAP_SYS_ADMIN is needed")]
+    Enter(String, std::io::Error),
+    #[error(
+        "interface {0} exists and is not ours (its peer is not in namespace {1}); rename it or choose another instance name"
+    )]
+    NameTaken(String, String),
+    #[error("cannot mount a bpf file system on /sys/fs/bpf: {0}; mount it by `mount -t bpf bpf /sys/fs/bpf`")]
+    BpfMount(std::io::Error),
+    #[error("{0} workers were asked for, {WORKERS_MAX} are possible")]
+    TooManyWorkers(usize),
+}
+
+/// What is to be there.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub instance: Instance,
+    pub workers: usize,
+    pub mtu: u16,
+    pub pod_ranges: Vec<IpNet>,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub struct Links {
+    pub netns: Netns,
+    /// Index: worker.
+    pub trunks: Vec<Trunk>,
+    /// Of the host's end of `penstock0`.
+    pub host_mac: [u8; 6],
+    /// Sentences for the operator: what is not as good as it could be.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    pub near: Link,
+    pub far: Link,
+    pub far_name: String,
+    /// `native` or `generic`, and why not better.
+    pub xdp: (&'static str, String),
+}
+
+/// The host's addresses on `penstock0`: the first of each pod range.
+pub fn host_address_in(range: &IpNet) -> IpAddr {
+    match range {
+        IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + 1).into()),
+        IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + 1).into()),
+    }
+}
+
+/// Makes or adopts everything but the sockets. The caller's namespace is the host's.
+pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
+    if plan.workers > WORKERS_MAX {
+        return Err(SetupError::TooManyWorkers(plan.workers));
+    }
+    mount_bpf()?;
+    let name = plan.instance.netns();
+    let netns = if Netns::exists(name) { Netns::open(name)? } else { Netns::create(name)? };
+    let host_netns = Netns::current()?;
+    let enter = |e| SetupError::Enter(name.to_owned(), e);
+    let mut notes = Vec::new();
+
+    let (mut programs, host_mac, trunks) = netns
+        .run(|| -> Result<_, SetupError> {
+            // Nothing here routes, and nothing here speaks IPv6 of its own accord.
+            for path in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
+                let _ = sysctl::set(path, "1");
+            }
+            for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                let _ = sysctl::set(path, "0");
+            }
+            let netlink = Netlink::open()?;
+            let mut programs = Programs::load(&plan.instance.bpf_dir())?;
+            let host_mac = ensure_host_link(plan, &netlink, &host_netns, &mut programs)?;
+            let trunks = ensure_trunks(plan, &netlink, &mut programs)?;
+            Ok((programs, host_mac, trunks))
+        })
+        .map_err(enter)??;
+    let near_ends: Vec<u32> = trunks.iter().map(|t| t.near.index).collect();
+    programs.set_settings(&near_ends)?;
+    configure_host(plan, &mut notes)?;
+    for trunk in &trunks {
+        if trunk.xdp.0 != "native" {
+            notes.push(format!("trunk {} runs XDP in {} mode: {}", trunk.far_name, trunk.xdp.0, trunk.xdp.1));
+        }
+    }
+    Ok((Links { netns, trunks, host_mac, notes }, programs))
+}
+
+fn mount_bpf() -> Result<(), SetupError> {
+    use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+    let path = "/sys/fs/bpf";
+    if statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    nix::mount::mount(Some("bpf"), path, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+        .map_err(|e| SetupError::BpfMount(e.into()))
+}
+
+/// The pair `penstock0` - `host0`. Runs inside the instance's namespace.
+fn ensure_host_link(
+    plan: &Plan,
+    netlink: &Netlink,
+    host_netns: &Netns,
+    programs: &mut Programs,
+) -> Result<[u8; 6], SetupError> {
+    let outer_name = plan.instance.host_interface();
+    let outer =
+        |name: &str| -> Result<Option<Link>, SetupError> { Ok(Netlink::open_in(host_netns)?.link(name)?) };
+    let inner = match (netlink.link(inside::HOST)?, outer(&outer_name)?) {
+        (Some(inner), Some(outer)) if inner.peer_index == Some(outer.index) => inner,
+        (None, None) => netlink.create_veth(&VethSpec {
+            mtu: plan.mtu.into(),
+            peer_netns: Some(host_netns.as_fd()),
+            ..VethSpec::new(inside::HOST, &outer_name)
+        })?,
+        (_, Some(_)) => return Err(SetupError::NameTaken(outer_name, plan.instance.netns().to_owned())),
+        (Some(stale), None) => {
+            // Its other end went with another namespace: this one leads nowhere.
+            netlink.delete_link(stale.index)?;
+            return ensure_host_link(plan, netlink, host_netns, programs);
+        }
+    };
+    quiet(inside::HOST);
+    netlink.set_mtu(inner.index, plan.mtu.into())?;
+    let host_mac = outer(&outer_name)?.map(|link| link.mac).unwrap_or_default();
+    let entry = PortEntry::new(inner.index, plan.mtu, host_mac, &[]).map_err(BpfError::Port)?;
+    programs.set_port(PortId::HOST, entry)?;
+    programs.attach_tc(TcProgram::Host, inside::HOST)?;
+    netlink.set_up(inner.index, true)?;
+    Ok(host_mac)
+}
+
+/// One single-queue pair per worker. Runs inside the instance's namespace.
+fn ensure_trunks(plan: &Plan, netlink: &Netlink, programs: &mut Programs) -> Result<Vec<Trunk>, SetupError> {
+    programs.clear_queues();
+    // Trunks of workers that are no more.
+    for worker in plan.workers..WORKERS_MAX {
+        if let Some(link) = netlink.link(&inside::trunk_near(WorkerId(worker as u8)))? {
+            netlink.delete_link(link.index)?;
+        }
+    }
+    let mut trunks = Vec::new();
+    for worker in 0..plan.workers {
+        let id = WorkerId(worker as u8);
+        let (near_name, far_name) = (inside::trunk_near(id), inside::trunk_far(id));
+        let pair = (netlink.link(&near_name)?, netlink.link(&far_name)?);
+        let near = match pair {
+            (Some(near), Some(far)) if near.mtu == u32::from(plan.mtu) && far.mtu == near.mtu => near,
+            (near, _) => {
+                if let Some(near) = near {
+                    netlink.delete_link(near.index)?;
+                }
+                netlink.create_veth(&VethSpec {
+                    mtu: plan.mtu.into(),
+                    queues: Some((1, 1)),
+                    peer_queues: Some((1, 1)),
+                    ..VethSpec::new(&near_name, &far_name)
+                })?
+            }
+        };
+        let far = netlink.existing(&far_name)?;
+        for name in [&near_name, &far_name] {
+            quiet(name);
+            // Checksums are completed and segments cut on the way in, whatever the pod offers; tags stay in the frame.
+            for feature in ["tx", "txvlan", "tx-vlan-stag-hw-insert"] {
+                offload::set(name, feature, false)?;
+            }
+        }
+        // What a worker sends is merged again on its way to the pod. A kernel that cannot does without.
+        let _ = offload::set(&near_name, "gro", true);
+        programs.attach_tc(TcProgram::Trunk, &near_name)?;
+        let xdp = programs.attach_xdp(&far_name, true)?;
+        programs.set_queue(far.index, 0, worker as u32)?;
+        netlink.set_up(far.index, true)?;
+        netlink.set_up(near.index, true)?;
+        trunks.push(Trunk { near, far, far_name, xdp });
+    }
+    Ok(trunks)
+}
+
+/// The host's side: addresses, the way to the pods, and forwarding between them and the outside.
+fn configure_host(plan: &Plan, notes: &mut Vec<String>) -> Result<(), SetupError> {
+    let netlink = Netlink::open()?;
+    let name = plan.instance.host_interface();
+    let link = netlink.existing(&name)?;
+    for (path, value) in [
+        (format!("net/ipv6/conf/{name}/accept_ra"), "0"),
+        (format!("net/ipv6/conf/{name}/accept_dad"), "0"),
+        (format!("net/ipv6/conf/{name}/addr_gen_mode"), "0"),
+        (format!("net/ipv4/conf/{name}/rp_filter"), "0"),
+        (format!("net/ipv4/conf/{name}/send_redirects"), "0"),
+        ("net/ipv4/ip_forward".to_owned(), "1"),
+        ("net/ipv6/conf/all/forwarding".to_owned(), "1"),
+    ] {
+        if let Err(error) = sysctl::set(&path, value) {
+            notes.push(format!("{error}; pods may not reach the outside"));
+        }
+    }
+    netlink.set_mtu(link.index, plan.mtu.into())?;
+    netlink.set_up(link.index, true)?;
+    let ours = |result: Result<(), NetError>| match result {
+        Err(error) if !error.is_exists() => Err(error),
+        _ => Ok(()),
+    };
+    for range in &plan.pod_ranges {
+        let address = host_address_in(range);
+        let gateway: IpAddr = match range {
+            IpNet::V4(_) => gateway::V4.into(),
+            IpNet::V6(_) => gateway::V6.into(),
+        };
+        ours(netlink.add_address(link.index, IpNet::from(address), true))?;
+        netlink.replace_neighbour(link.index, gateway, gateway::MAC.0, true)?;
+        netlink.replace_route(&Route {
+            gateway: Some(gateway),
+            link: Some(link.index),
+            onlink: true,
+            source: Some(address),
+            ..Route::to(range.trunc())
+        })?;
+    }
+    Ok(())
+}
+
+/// No IPv6 chatter on an interface of ours. A kernel without IPv6 has none anyway.
+fn quiet(interface: &str) {
+    let _ = sysctl::set(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1");
+}
+
+/// Removes everything of an instance from the kernel. What is not there is fine. The caller's namespace is the host's.
+pub fn remove(instance: &Instance) -> Result<(), SetupError> {
+    let netlink = Netlink::open()?;
+    let name = instance.netns();
+    if Netns::exists(name) {
+        let netns = Netns::open(name)?;
+        // Host ends first: deleting a namespace deletes its veths a moment later, deleting a link deletes both ends now.
+        netns
+            .run(|| -> Result<(), NetError> {
+                let inside = Netlink::open()?;
+                for link in inside.links()? {
+                    if link.name != "lo"
+                        && let Err(error) = inside.delete_link(link.index)
+                        && !error.is_not_found()
+                    {
+                        return Err(error);
+                    }
+                }
+                Ok(())
+            })
+            .map_err(|e| SetupError::Enter(name.to_owned(), e))??;
+        Netns::delete(name)?;
+    }
+    if let Some(link) = netlink.link(&instance.host_interface())?
+        && link.kind.as_deref() == Some("veth")
+    {
+        netlink.delete_link(link.index)?;
+    }
+    let pins = instance.bpf_dir();
+    if pins.exists() {
+        let _ = std::fs::remove_dir_all(&pins);
+    }
+    if let Some(parent) = pins.parent() {
+        // The last instance takes the common directory along.
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! One AF_XDP socket: the four rings, and as few syscalls as the kernel allows.
+//!
+//! Receive enters the kernel only when the fill ring asks for it; transmit is kicked once per batch, and again only while frames
+//! are left that nobody else would send. Owner: one worker, which also owns the memory the rings speak of.
+#![allow(unsafe_code)]
+
+use super::memory::{FrameId, Memory, Place};
+use std::ffi::CString;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+use xsk_rs::umem::frame::FrameDesc;
+use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
+
+/// Frames handled by one call.
+pub const BATCH: usize = 64;
+const XDP_PKT_CONTD: u32 = 1;
+const SOL_XDP: libc::c_int = 283;
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// How a socket is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    ZeroCopy,
+    Copy,
+}
+
+#[derive(Debug, Clone)]
+pub struct XskConfig {
+    pub interface: String,
+    pub queue: u32,
+    pub bind: Bind,
+    /// XDP_USE_SG: frames longer than a chunk. Wants Linux 6.6.
+    pub multi_buffer: bool,
+    /// Entries of each ring, a power of two.
+    pub ring_len: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum XskError {
+    #[error(
+        "cannot reserve {bytes} bytes of packet memory: {error}; is CAP_IPC_LOCK or a higher memlock limit there?"
+    )]
+    Umem { bytes: u64, error: String },
+    #[error("cannot bind an AF_XDP socket to {interface} queue {queue} ({mode}): {error}")]
+    Bind { interface: String, queue: u32, mode: String, error: String },
+}
+
+/// A registered memory area: what a [`Memory`] is made over, and what sockets are made from.
+#[derive(Debug)]
+pub struct Area {
+    umem: Umem,
+    descs: Vec<FrameDesc>,
+}
+
+impl Area {
+    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel.
+    pub fn register(chunks: u32, chunk_size: u32, ring_len: u32) -> Result<(Area, Memory), XskError> {
+        let bytes = u64::from(chunks) * u64::from(chunk_size);
+        let failed = |error: String| XskError::Umem { bytes, error };
+        let count = NonZeroU32::new(chunks).ok_or_else(|| failed("no frames were asked for".into()))?;
+        let size = QueueSize::new(ring_len).map_err(|e| failed(e.to_string()))?;
+        let config = UmemConfig::builder()
+            .frame_size(FrameSize::new(chunk_size).map_err(|e| failed(e.to_string()))?)
+            .fill_queue_size(size)
+            .comp_queue_size(size)
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        let (umem, descs) = Umem::new(config, count, false).map_err(|e| failed(with_source(&e)))?;
+        let first = descs[0];
+        // SAFETY: the first chunk of a fresh area: nobody else has it. An empty slice still points at where data begin.
+        let data = unsafe { umem.data(&first) }.contents().as_ptr();
+        let base = NonNull::new(data.wrapping_sub(first.addr()).cast_mut())
+            .ok_or_else(|| failed("the area has no address".into()))?;
+        // SAFETY: xsk-rs maps `chunks * chunk_size` bytes and lays chunk i at i * chunk_size; a descriptor's data begin at
+        // its address, which is an offset from the base. The clone keeps the area mapped as long as the memory lives. Only
+        // this worker and the kernel touch it.
+        let memory = unsafe { Memory::over(base, chunks, chunk_size, Box::new(umem.clone())) };
+        Ok((Area { umem, descs }, memory))
+    }
+}
+
+/// An open socket on one queue of one interface.
+#[derive(Debug)]
+pub struct Xsk {
+    config: XskConfig,
+    area: Area,
+    rings: Option<Rings>,
+    /// Chunks submitted to the transmit ring and not yet completed.
+    outstanding: usize,
+    /// Chunks in the fill ring, the driver or the receive ring.
+    receiving: usize,
+    /// Syscalls made.
+    pub syscalls: u64,
+    scratch: Vec<FrameDesc>,
+}
+
+#[derive(Debug)]
+struct Rings {
+    tx: TxQueue,
+    rx: RxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+}
+
+impl Xsk {
+    /// Binds. Must run in the interface's network namespace.
+    pub fn bind(config: XskConfig, area: Area) -> Result<Xsk, XskError> {
+        let scratch = vec![FrameDesc::default(); BATCH];
+        let mut xsk = Xsk { config, area, rings: None, outstanding: 0, receiving: 0, syscalls: 0, scratch };
+        xsk.open()?;
+        Ok(xsk)
+    }
+
+    fn open(&mut self) -> Result<(), XskError> {
+        let config = &self.config;
+        let failed = |error: String| XskError::Bind {
+            interface: config.interface.clone(),
+            queue: config.queue,
+            mode: format!("{:?}", config.bind),
+            error,
+        };
+        let name = CString::new(config.interface.as_str()).map_err(|e| failed(e.to_string()))?;
+        let size = QueueSize::new(config.ring_len).map_err(|e| failed(e.to_string()))?;
+        let mut flags = BindFlags::XDP_USE_NEED_WAKEUP
+            | match config.bind {
+                Bind::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+                Bind::Copy => BindFlags::XDP_COPY,
+            };
+        if config.multi_buffer {
+            flags |= BindFlags::XDP_USE_SG;
+        }
+        let socket = SocketConfig::builder()
+            .rx_queue_size(size)
+            .tx_queue_size(size)
+            // Our own program is attached: one that drops when no socket is bound.
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .bind_flags(flags)
+            .build();
+        // SAFETY: this is the only socket on this queue that uses this area, and its rings go to one owner.
+        let opened = unsafe { Socket::new(socket, &self.area.umem, &Interface::new(name), config.queue) };
+        let (tx, rx, rings) = opened.map_err(|e| failed(with_source(&e)))?;
+        let (fill, completion) =
+            rings.ok_or_else(|| failed("the queue is in use by another socket of ours".into()))?;
+        set_send_budget(tx.fd().as_raw_fd(), config.ring_len);
+        self.rings = Some(Rings { tx, rx, fill, completion });
+        Ok(())
+    }
+
+    /// The socket, for the socket map and for poll.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.rings.as_ref().map(|rings| rings.tx.fd().as_raw_fd())
+    }
+
+    pub fn config(&self) -> &XskConfig {
+        &self.config
+    }
+
+    /// Closes and opens anew; everything that was with the kernel comes home. The socket map must be told the new fd.
+    pub fn rebind(&mut self, memory: &mut Memory) -> Result<(), XskError> {
+        self.rings = None;
+        memory.reclaim_from_kernel();
+        self.outstanding = 0;
+        self.receiving = 0;
+        // The kernel lets go of the queue a moment after the socket is closed.
+        let mut result = self.open();
+        for _ in 0..100 {
+            if result.is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            result = self.open();
+        }
+        result
+    }
+
+    /// Gives the kernel frames to fill, as many as the ring has room for.
+    #[inline]
+    pub fn refill(&mut self, memory: &mut Memory) {
+        let Some(rings) = &mut self.rings else { return };
+        // Leave some for answers and for what is being sent.
+        let target = (self.config.ring_len as usize).min(memory.chunks() / 2);
+        while self.receiving < target {
+            let want = (target - self.receiving).min(BATCH);
+            let mut have = 0;
+            while have < want {
+                let Some(frame) = memory.take_for_receive() else { break };
+                self.scratch[have] = self.area.descs[frame.0 as usize];
+                have += 1;
+            }
+            // SAFETY: the descriptors are of this area, and their chunks are nobody's but the kernel's from here on.
+            let done = unsafe { rings.fill.produce(&self.scratch[..have]) };
+            debug_assert!(done == have || done == 0);
+            self.receiving += done;
+            for desc in &self.scratch[done..have] {
+                if let Some(frame) = memory.received(desc.addr() as u64, 0) {
+                    memory.release(frame);
+                }
+            }
+            if done < want {
+                break;
+            }
+        }
+    }
+
+    /// Takes up to a batch of frames. `out` gets whole frames in arrival order with their lengths.
+    #[inline]
+    pub fn receive(&mut self, memory: &mut Memory, out: &mut Vec<(FrameId, u32)>) {
+        let Some(rings) = &mut self.rings else { return };
+        // SAFETY: consumed descriptors are of this area; their chunks are ours again.
+        let count = unsafe { rings.rx.consume(&mut self.scratch[..BATCH]) };
+        if count == 0 {
+            if rings.fill.needs_wakeup() {
+                self.syscalls += 1;
+                poll_now(rings.rx.fd().as_raw_fd());
+            }
+            return;
+        }
+        self.receiving -= count.min(self.receiving);
+        let mut open: Option<(FrameId, FrameId, u32)> = None;
+        let mut index = 0;
+        loop {
+            while index < BATCH.min(count) {
+                let desc = self.scratch[index];
+                index += 1;
+                let Some(part) = memory.received(desc.addr() as u64, desc.lengths().data() as u32) else {
+                    continue;
+                };
+                self.area.descs[part.0 as usize] = desc;
+                let len = desc.lengths().data() as u32;
+                let (first, _, total) = match open.take() {
+                    None => (part, part, len),
+                    Some((first, last, total)) => {
+                        memory.chain(last, part);
+                        (first, part, total + len)
+                    }
+                };
+                match desc.has_more_frames() {
+                    true => open = Some((first, part, total)),
+                    false => out.push((first, total)),
+                }
+            }
+            // The rest of a frame that spans chunks: the kernel publishes all its parts at once.
+            if open.is_none() {
+                return;
+            }
+            // SAFETY: as above.
+            let more = unsafe { rings.rx.consume(&mut self.scratch[..1]) };
+            if more == 0 {
+                // Never seen; do not keep half a frame.
+                if let Some((first, ..)) = open {
+                    memory.release(first);
+                }
+                return;
+            }
+            self.receiving -= more.min(self.receiving);
+            let desc = self.scratch[0];
+            let Some(part) = memory.received(desc.addr() as u64, desc.lengths().data() as u32) else {
+                continue;
+            };
+            self.area.descs[part.0 as usize] = desc;
+            if let Some((first, last, total)) = open.take() {
+                memory.chain(last, part);
+                let total = total + desc.lengths().data() as u32;
+                match desc.has_more_frames() {
+                    true => open = Some((first, part, total)),
+                    false => {
+                        out.push((first, total));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues one frame. False: no room, the frame is still the caller's.
+    #[inline]
+    pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
+        let Some(rings) = &mut self.rings else { return false };
+        let mut count = 0;
+        for (part, segment) in memory.segments(frame) {
+            if count == BATCH {
+                return false;
+            }
+            let desc = &mut self.area.descs[part.0 as usize];
+            debug_assert_eq!(desc.addr() as u32, segment.addr);
+            // SAFETY: the chunk is in our hands (`transmit` is given frames in hand), and only its length is set.
+            unsafe { self.area.umem.data_mut(desc) }.cursor().set_pos(segment.len as usize);
+            desc.set_options(XDP_PKT_CONTD);
+            self.scratch[count] = *desc;
+            count += 1;
+        }
+        self.scratch[count - 1].set_options(0);
+        if count > 1 && (rings.tx.nb_free(count as u32) as usize) < count {
+            return false;
+        }
+        // SAFETY: the chunks are of this area and go to the kernel until they are completed: `put` below says so.
+        let done = unsafe { rings.tx.produce(&self.scratch[..count]) };
+        if done == 0 {
+            return false;
+        }
+        memory.put(frame, Place::Transmitting);
+        self.outstanding += count;
+        true
+    }
+
+    /// Makes the kernel send what was queued, once per batch.
+    #[inline]
+    pub fn kick(&mut self) {
+        let Some(rings) = &mut self.rings else { return };
+        if self.outstanding > 0 && rings.tx.needs_wakeup() {
+            self.syscalls += 1;
+            // An error here is the interface's (down, gone): frames stay queued and the watchdog sees it.
+            let _ = rings.tx.wakeup();
+        }
+    }
+
+    /// Takes back frames that were sent. Returns how many.
+    #[inline]
+    pub fn complete(&mut self, memory: &mut Memory) -> usize {
+        let Some(rings) = &mut self.rings else { return 0 };
+        if self.outstanding == 0 {
+            return 0;
+        }
+        let mut total = 0;
+        loop {
+            // SAFETY: completed descriptors are of this area; their chunks are ours again.
+            let count = unsafe { rings.completion.consume(&mut self.scratch[..BATCH]) };
+            for desc in &self.scratch[..count] {
+                memory.sent(desc.addr() as u64);
+            }
+            self.outstanding -= count.min(self.outstanding);
+            total += count;
+            if count < BATCH {
+                return total;
+            }
+        }
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    pub fn receiving(&self) -> usize {
+        self.receiving
+    }
+
+    /// (frames the receive ring had no room for, frames the fill ring had no chunk for)
+    pub fn lost(&self) -> (u64, u64) {
+        let Some(rings) = &self.rings else { return (0, 0) };
+        match rings.rx.fd().xdp_statistics() {
+            Ok(stats) => (stats.rx_ring_full() + stats.rx_dropped(), stats.rx_fill_ring_empty_descs()),
+            Err(_) => (0, 0),
+        }
+    }
+}
+
+/// A kick sends 32 frames unless told otherwise; kernels before 6.17 know no better.
+fn set_send_budget(fd: RawFd, frames: u32) {
+    let frames = frames.max(32);
+    // SAFETY: a valid descriptor and a pointer to an integer of the length given.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            SOL_XDP,
+            XDP_MAX_TX_SKB_BUDGET,
+            std::ptr::from_ref(&frames).cast(),
+            size_of::<u32>() as u32,
+        );
+    }
+}
+
+fn poll_now(fd: RawFd) {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd, no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) };
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => match source.downcast_ref::<io::Error>() {
+            Some(os) => format!("{error}: {os}"),
+            None => format!("{error}: {source}"),
+        },
+        None => error.to_string(),
+    }
+}
