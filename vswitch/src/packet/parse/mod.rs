@@ -127,27 +127,3 @@ fn check_fragment(
         && (offset == 0 || offset >= later_offset_min(protocol));
     if is_sane { Ok(()) } else { Err(DropReason::FragmentBad) }
 }
-
-#[cfg(test)]
-mod smoke {
-    use super::*;
-    use crate::packet::L4;
-    use etherparse::PacketBuilder;
-
-    #[test]
-    fn a_udp_frame_of_each_family_parses() {
-        for v6 in [false, true] {
-            let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-            let ip = match v6 {
-                false => ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
-                true => ethernet.ipv6([0x20; 16], [0x21; 16], 64),
-            };
-            let mut frame = Vec::new();
-            ip.udp(1000, 53).write(&mut frame, &[1, 2, 3]).unwrap();
-            let parsed = parse(&frame, frame.len()).unwrap();
-            assert_eq!(parsed.payload, Payload::Flow(L4::Udp));
-            assert_eq!((parsed.key.source_port, parsed.key.destination_port), (1000, 53));
-            assert_eq!(usize::from(parsed.ip_len), frame.len() - 14);
-        }
-    }
-}
