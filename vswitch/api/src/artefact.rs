@@ -144,7 +144,7 @@ pub mod tier {
 pub enum Peers {
     /// Everyone, known or not.
     Any,
-    /// These classes only. Sorted, no duplicates; empty matches nobody.
+    /// These classes only. Sorted, no duplicates, never [`IdentityId::UNKNOWN`]; empty matches nobody.
     Identities(Vec<IdentityId>),
 }
 
@@ -287,6 +287,14 @@ pub enum ArtefactError {
         "entry of rule {rule} has ports {first}-{last} of protocol {protocol}; ports want TCP, UDP or SCTP and first <= last"
     )]
     Ports { rule: RuleId, protocol: u8, first: u16, last: u16 },
+    #[error(
+        "entry of rule {rule} has an ICMP type of protocol {protocol}; only ICMP (1) and ICMPv6 (58) have types"
+    )]
+    Icmp { rule: RuleId, protocol: u8 },
+    #[error(
+        "entry of rule {rule} names identity 0 as a peer; nobody knows who that is, so only entries for everyone may match it"
+    )]
+    UnknownPeer { rule: RuleId },
 }
 
 impl Artefact {
@@ -328,6 +336,16 @@ impl Artefact {
                     && (first > last || ![protocol::TCP, protocol::UDP, protocol::SCTP].contains(&protocol))
                 {
                     return Err(ArtefactError::Ports { rule: entry.rule, protocol, first, last });
+                }
+                if let Service::Icmp { protocol, .. } = entry.service
+                    && ![protocol::ICMP, protocol::ICMPV6].contains(&protocol)
+                {
+                    return Err(ArtefactError::Icmp { rule: entry.rule, protocol });
+                }
+                if let Peers::Identities(ids) = &entry.peers
+                    && ids.contains(&IdentityId::UNKNOWN)
+                {
+                    return Err(ArtefactError::UnknownPeer { rule: entry.rule });
                 }
             }
         }
