@@ -152,3 +152,15 @@ fn a_later_pod_of_the_same_name_is_another_pod() {
     assert!(artefact.pod_for(&key(Some("new")), &[]).is_none());
     assert!(artefact.pod_for(&key(None), &[]).is_some(), "who has no uid is known by name");
 }
+
+#[test]
+fn an_artefact_survives_json_and_one_with_a_stray_field_is_no_artefact() {
+    let mut artefact = artefact();
+    artefact.programs[0].entries[0].action = Action::ToProxy { listener: 10_000 };
+    artefact.programs[0].entries[0].service = Service::Ports { protocol: TCP, first: 80, last: 90 };
+    let text = serde_json::to_string(&artefact).unwrap();
+    assert_eq!(serde_json::from_str::<Artefact>(&text).unwrap(), artefact);
+    // A field this version does not know may be what restricts an entry: it must not be skipped.
+    let stray = text.replacen(r#""established_only":false"#, r#""established_only":false,"unless":1"#, 1);
+    assert!(serde_json::from_str::<Artefact>(&stray).is_err());
+}

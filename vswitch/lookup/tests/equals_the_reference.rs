@@ -11,6 +11,7 @@ use penstock_lookup::Policy;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use random::{Aim, Shape};
+use std::cell::Cell;
 
 /// Runs `check` on `count` artefacts, each from a seed of its own; a failure names the seed of its artefact.
 fn for_random_artefacts(count: u64, shape: Shape, check: impl Fn(&Artefact, &Policy, &Aim, &mut StdRng)) {
@@ -181,4 +182,30 @@ fn an_identity_nobody_names_is_matched_by_entries_for_everyone_only() {
             );
         }
     });
+}
+
+/// Artefacts come from a socket and from disk. Whatever is wrong with one, it is refused; and what is accepted can be asked.
+#[test]
+fn a_damaged_artefact_is_refused_or_judged_but_never_a_panic() {
+    let (accepted, refused) = (Cell::new(0), Cell::new(0));
+    for_random_artefacts(2_000, Shape::SMALL, |artefact, _, aim, rng| {
+        let mut damaged = artefact.clone();
+        random::damage(rng, &mut damaged);
+        assert_eq!(Policy::build(damaged.clone()).err(), damaged.validate().err());
+        let Ok(policy) = Policy::build(damaged.clone()) else {
+            return refused.set(refused.get() + 1);
+        };
+        accepted.set(accepted.get() + 1);
+        for _ in 0..20 {
+            let (source, destination, question) = (aim.address(rng), aim.address(rng), aim.question(rng));
+            assert_eq!(
+                policy.judge_flow(source, destination, question),
+                reference::judge_flow(&damaged, source, destination, question)
+            );
+        }
+    });
+    if std::env::var_os("PENSTOCK_SEED").is_none() {
+        let (accepted, refused) = (accepted.get(), refused.get());
+        assert!(accepted > 100 && refused > 100, "{accepted} accepted, {refused} refused: aim better");
+    }
 }

@@ -9,7 +9,7 @@ use penstock_api::artefact::{
 use penstock_api::ids::{Generation, IdentityId, PolicyId, ProgramId, RuleId};
 use penstock_api::reference::Question;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedMutRandom, IndexedRandom};
 use rand::{Rng, RngExt};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -84,6 +84,40 @@ pub(crate) fn artefact(rng: &mut StdRng, shape: Shape) -> Artefact {
     }
 }
 
+/// Changes one thing to something that may or may not be valid.
+pub(crate) fn damage(rng: &mut StdRng, artefact: &mut Artefact) {
+    let number = |rng: &mut StdRng| *[0u32, 1, 19, 20, u32::MAX].choose(rng).unwrap();
+    let program = rng.random_range(0..artefact.programs.len());
+    let entry = artefact.programs[program].entries.choose_mut(rng);
+    match (rng.random_range(0..9), entry) {
+        (0, Some(entry)) => entry.rule = RuleId(number(rng)),
+        (1, Some(entry)) => {
+            entry.service =
+                Service::Ports { protocol: rng.random_range(0..20), first: port(rng), last: port(rng) };
+        }
+        (2, Some(entry)) => {
+            entry.service = Service::Icmp { protocol: rng.random_range(0..3), kind: rng.random() }
+        }
+        (3, Some(entry)) => {
+            entry.peers = Peers::Identities(vec![IdentityId(number(rng)), IdentityId(number(rng))])
+        }
+        (4, _) => artefact.programs[program].selected_by.push(PolicyId(number(rng))),
+        (5, _) => artefact.rules.truncate(rng.random_range(0..20)),
+        (6, _) => {
+            let prefix = rng.random_range(0..artefact.prefixes.len());
+            artefact.prefixes.remove(prefix);
+        }
+        (7, _) => artefact.schema = rng.random_range(0..3),
+        _ => {
+            if let Some(pod) = artefact.pods.choose_mut(rng) {
+                pod.ingress = ProgramId(number(rng));
+                pod.addresses.clear();
+            }
+            artefact.pods.extend_from_within(..rng.random_range(0..=artefact.pods.len().min(1)));
+        }
+    }
+}
+
 fn program(rng: &mut StdRng, shape: Shape, rules: u32) -> Program {
     // Some programs have no `Pass` at all, as nearly all real ones.
     let passes = rng.random_bool(0.7);
@@ -100,7 +134,7 @@ fn entry(rng: &mut StdRng, shape: Shape, rules: u32) -> Entry {
         _ => Peers::Identities((0..rng.random_range(0..4)).map(|_| named_identity(rng, shape)).collect()),
     };
     Entry {
-        tier: *[10, 100, 200].choose(rng).unwrap(),
+        tier: *[10, 100, 200, 10, 100, 200, 0, 255, rng.random()].choose(rng).unwrap(),
         priority: rng.random_range(0..3),
         action: *[
             Action::Allow,
