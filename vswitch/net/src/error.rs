@@ -44,6 +44,11 @@ impl NetError {
         NetError { operation, object: object.into(), reason: reason.into(), errno: Some(errno) }
     }
 
+    /// [`Netns::run`](crate::Netns::run) did not get into the namespace.
+    pub fn entering(netns: &crate::Netns, error: &io::Error) -> Self {
+        NetError::io("enter the network namespace", netns.path().display().to_string(), error)
+    }
+
     /// What was attempted, as `create the link`.
     pub fn operation(&self) -> &str {
         self.operation
