@@ -1,2 +1,40 @@
-//! The measuring tool.
-fn main() {}
+//! `penstock-perf`: the demo, and measurements.
+
+mod demo;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "penstock-perf", version, about = "Show and measure Penstock")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pods talk through the switch under policy: a node in network namespaces, and who reaches whom.
+    Demo(demo::Arguments),
+    /// One probe from inside a network namespace.
+    Probe(serve::ProbeArguments),
+    /// Echo and HTTP servers inside a network namespace, until it is gone.
+    Serve(serve::ServeArguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Probe(arguments) => serve::probe(&arguments),
+        Command::Serve(arguments) => serve::serve(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("penstock-perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

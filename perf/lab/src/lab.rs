@@ -376,21 +376,28 @@ impl Lab {
         Ok(switch::drops(&self.instance)?.1)
     }
 
-    /// Every frame of every worker is in exactly one place. Frames in motion are given a moment to come to rest.
+    /// Every frame of every worker is in exactly one place. Panics with what is not.
     #[track_caller]
     pub fn assert_frames_conserved(&self) {
+        match self.frame_faults() {
+            Ok(faults) if faults.is_empty() => {}
+            Ok(faults) => panic!("frames are not conserved: {}", faults.join("; ")),
+            Err(error) => panic!("the census of frames: {error:#}"),
+        }
+    }
+
+    /// What a census of all frames finds wrong; frames in motion are given a moment to come to rest.
+    pub fn frame_faults(&self) -> Result<Vec<String>> {
+        const TRIES: usize = 20;
         let mut faults = Vec::new();
-        for _ in 0..20 {
-            match switch::frames(&self.instance) {
-                Ok(workers) => faults = switch::census_faults(&workers),
-                Err(error) => panic!("the census of frames: {error:#}"),
-            }
+        for _ in 0..TRIES {
+            faults = switch::census_faults(&switch::frames(&self.instance)?);
             if faults.is_empty() {
-                return;
+                break;
             }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("frames are not conserved: {}", faults.join("; "));
+        Ok(faults)
     }
 
     /// Leaves everything running and returns; what was made stays until [`Lab::remove_instance`] or a reboot.
@@ -407,6 +414,12 @@ impl Lab {
     pub fn remove_instance(instance: &str) -> Result<()> {
         leftovers::remove(&Programs::find()?, instance);
         Ok(())
+    }
+
+    /// What there is of an instance on this machine, for people: namespaces, directories, pins, tables. Empty after a
+    /// laboratory is dropped.
+    pub fn leftovers(instance: &Instance) -> Vec<String> {
+        leftovers::of(instance)
     }
 
     /// Everything there is to know about the switch, for a failed test.
@@ -437,7 +450,7 @@ impl Drop for Lab {
             eprintln!("{}", self.report());
         }
         leftovers::remove(&self.programs, self.instance.name());
-        claim.release();
+        drop(claim);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::node::delete_netns;
 use crate::programs::Programs;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use penstock_api::Instance;
 use penstock_net::Netns;
 use penstock_net::netns::NETNS_DIR;
 use std::fs::{self, File, OpenOptions};
@@ -53,7 +54,7 @@ pub(crate) fn sweep(programs: &Programs) {
         if let (Some(claim), Ok(instance)) = (lock(&entry.path()), entry.file_name().into_string()) {
             eprintln!("laboratory: removing {instance}, which a killed process left behind");
             remove(programs, &instance);
-            claim.release();
+            drop(claim);
         }
     }
 }
@@ -72,6 +73,26 @@ pub(crate) fn remove(programs: &Programs, instance: &str) {
     for name in names_of(instance) {
         delete_netns(&name);
     }
+    // Absent is what we want; a living owner's lock goes with the file it holds.
+    let _ = fs::remove_file(Path::new(DIR).join(instance));
+}
+
+/// What there is of an instance: namespaces, directories, pins, tables.
+pub(crate) fn of(instance: &Instance) -> Vec<String> {
+    let mut found = names_of(instance.name());
+    found.extend(Netns::exists(instance.netns()).then(|| instance.netns().to_owned()));
+    let dirs = [instance.run_dir(), instance.state_dir(), instance.bpf_dir()];
+    found.extend(dirs.iter().filter(|dir| dir.exists()).map(|dir| dir.display().to_string()));
+    let tables = instance.shm_prefix();
+    let prefix = tables.file_name().map(|name| format!("{}-", name.to_string_lossy())).unwrap_or_default();
+    for entry in tables.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Another instance's name may begin with ours: what follows must be `<what>-<worker>`.
+        if name.strip_prefix(&prefix).is_some_and(|rest| rest.split('-').count() == 2) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    found
 }
 
 fn names_of(instance: &str) -> Vec<String> {

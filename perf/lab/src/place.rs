@@ -1,6 +1,6 @@
 //! A place to probe from: a pod, the node, or what lies behind the node.
 
-use crate::probe::{self, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
+use crate::probe::{self, Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
 use crate::serve::{self, Server};
 use crate::transfer::{self, Latency, RunningTransfer};
 use anyhow::Result;
@@ -24,6 +24,11 @@ const GONE: &str = "the namespace cannot be entered";
 impl Place {
     pub(crate) fn new(name: impl Into<String>, netns: Netns, addresses: Vec<IpAddr>) -> Self {
         Place { name: name.into(), netns, addresses, servers: Mutex::default() }
+    }
+
+    /// A namespace that is there already, by its name. Its addresses are not looked up.
+    pub fn open(netns: &str) -> Result<Self> {
+        Ok(Place::new(netns, Netns::open(netns)?, vec![]))
     }
 
     /// `shop/db`, `host`, `outside`.
@@ -100,6 +105,18 @@ impl Place {
     pub fn connect_within(&self, to: impl Into<IpAddr>, port: u16, timeout: Duration) -> Outcome {
         let to = SocketAddr::new(to.into(), port);
         self.run(|| probe::tcp(to, timeout))
+    }
+
+    /// Opens a TCP connection to an echo server and keeps it.
+    #[track_caller]
+    pub fn open_connection(
+        &self,
+        to: impl Into<IpAddr>,
+        port: u16,
+        timeout: Duration,
+    ) -> Result<Connection, Outcome> {
+        let to = SocketAddr::new(to.into(), port);
+        self.run(|| Connection::open(to, timeout))
     }
 
     /// Has a datagram of `payload_len` bytes echoed.

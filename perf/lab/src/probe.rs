@@ -80,17 +80,34 @@ fn as_expected(got: &[u8], sent: &[u8]) -> Outcome {
 }
 
 pub(crate) fn tcp(to: SocketAddr, timeout: Duration) -> Outcome {
-    let attempt = || -> io::Result<Outcome> {
-        let mut stream = TcpStream::connect_timeout(&to, timeout)?;
-        stream.set_read_timeout(Some(timeout))?;
+    Connection::open(to, timeout).map_or_else(|outcome| outcome, |mut connection| connection.echo(timeout))
+}
+
+/// A TCP connection to an echo server, kept open: does it survive a change of policy?
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+}
+
+impl Connection {
+    pub(crate) fn open(to: SocketAddr, timeout: Duration) -> Result<Connection, Outcome> {
+        let stream = TcpStream::connect_timeout(&to, timeout)?;
         stream.set_nodelay(true)?;
+        Ok(Connection { stream })
+    }
+
+    /// Has a nonce echoed. After anything but [`Outcome::Reached`] later answers may be earlier ones: open another.
+    pub fn echo(&mut self, timeout: Duration) -> Outcome {
         let sent = nonce();
-        stream.write_all(&sent)?;
-        let mut got = [0; 16];
-        stream.read_exact(&mut got)?;
-        Ok(as_expected(&got, &sent))
-    };
-    attempt().unwrap_or_else(Outcome::from)
+        let mut attempt = || -> io::Result<Outcome> {
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.stream.write_all(&sent)?;
+            let mut got = [0; 16];
+            self.stream.read_exact(&mut got)?;
+            Ok(as_expected(&got, &sent))
+        };
+        attempt().unwrap_or_else(Outcome::from)
+    }
 }
 
 pub(crate) fn udp(to: SocketAddr, payload_len: usize, timeout: Duration) -> Outcome {

@@ -61,7 +61,8 @@ impl Programs {
     ) -> Result<String> {
         let output = self.penstock(netns, instance, arguments)?;
         if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{}", said.trim().trim_start_matches("penstock: "));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -1,0 +1,55 @@
+# What a person types. Everything else is cargo's business.
+#
+#   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
+#   make test          every test; those that make network namespaces want root (or sudo)
+#   make lint          formatting, clippy, dependencies
+#   make bench         measurements
+#   make setup         what the others need and this machine has not
+
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+BIN := $(CURDIR)/target/release
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Tests run as root, compilers do not: cargo is told to start test programs through sudo.
+ifneq ($(SUDO),)
+export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
+endif
+
+.PHONY: help setup build demo demo-remove test lint bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@.ci/setup
+
+build: setup
+	cargo build --release --workspace --bins
+
+demo: build
+	$(SUDO) $(BIN)/penstock-perf demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+# Takes a demo down that was kept.
+demo-remove:
+	$(SUDO) $(BIN)/penstock-perf demo --remove
+
+# The laboratory runs the programs themselves, so they are built first. Tests in tests/ make whole nodes: one at a time,
+# or they measure each other.
+test:
+	cargo build --workspace --bins
+	cargo test --workspace --lib --bins
+	cargo test --workspace --test '*' -- --test-threads=1
+	cargo test --workspace --doc
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check; \
+	else echo "cargo-deny is not installed: licences and advisories were not checked ('cargo install cargo-deny')"; fi
+
+bench: build
+	$(SUDO) $(BIN)/penstock-perf bench
+
+clean:
+	cargo clean
