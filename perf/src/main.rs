@@ -1,5 +1,6 @@
 //! `penstock-perf`: the demo, and measurements.
 
+mod bench;
 mod demo;
 mod serve;
 
@@ -17,6 +18,8 @@ struct Cli {
 enum Command {
     /// Pods talk through the switch under policy: a node in network namespaces, and who reaches whom.
     Demo(demo::Arguments),
+    /// TCP through the switch beside TCP through the kernel's bridge.
+    Bench(bench::Arguments),
     /// One probe from inside a network namespace.
     Probe(serve::ProbeArguments),
     /// Echo and HTTP servers inside a network namespace, until it is gone.
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
     };

@@ -22,7 +22,8 @@ pub struct Place {
 const GONE: &str = "the namespace cannot be entered";
 
 impl Place {
-    pub(crate) fn new(name: impl Into<String>, netns: Netns, addresses: Vec<IpAddr>) -> Self {
+    /// A namespace of the caller's making; the addresses are what others reach it by.
+    pub fn new(name: impl Into<String>, netns: Netns, addresses: Vec<IpAddr>) -> Self {
         Place { name: name.into(), netns, addresses, servers: Mutex::default() }
     }
 
