@@ -9,8 +9,10 @@
 //!
 //! Imports go one way: server -> snapshot -> {policy, forward} -> packet; worker -> {io, flow, policy, forward, snapshot} -> packet.
 
+pub mod config;
 pub mod flow;
 pub mod io;
 pub mod packet;
+pub mod server;
 pub mod snapshot;
 pub mod worker;

@@ -1,0 +1,544 @@
+//! The state machine: what may happen to ports and policy, and in which order.
+//!
+//! One mutex, held by whoever changes something. A change is: the registry, the disk, a new snapshot published and
+//! acknowledged by every worker, the kernel, the event. Removing begins with the snapshot, so that at no moment anything is
+//! forwarded for a port that is not recorded. Reading (status, ports, drops) looks at the last [`View`] and waits for nobody.
+//!
+//! Lock order: switch, then any one of kernel, tally, subscribers, view. Never the other way.
+
+use super::failure::Failure;
+use super::kernel::Kernel;
+use super::paths::Paths;
+use super::registry::{self, Admission, Registered, Registry};
+use super::subscribers::Subscribers;
+use super::tally::Tally;
+use super::{Workers, lock, store};
+use crate::config::Config;
+use crate::snapshot::{Parts, PortKind, PortRecord, Snapshot};
+use crate::worker::mailbox::Command;
+use penstock_api::message::{DropEvent, ErrorCode, Event, PodPort};
+use penstock_api::{Artefact, EndpointId, Generation, PortId, WorkerId};
+use penstock_lookup::Policy;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a worker may take to take up a snapshot. It takes a round; more means that it is stuck.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest an attach may wait, whatever it asks for.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Events a subscriber may be behind, beside those of its beginning.
+const EVENTS_MAX: usize = 1024;
+
+/// Everything the threads of the server share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) paths: Paths,
+    pub(crate) started: Instant,
+    pub(crate) workers: Workers,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) kernel: Mutex<Box<dyn Kernel>>,
+    pub(crate) tally: Mutex<Tally>,
+    /// Newest last.
+    pub(crate) recent_drops: Mutex<VecDeque<DropEvent>>,
+    /// Share of busy rounds of each worker in the last second.
+    pub(crate) busy: Mutex<Vec<f64>>,
+    /// Is a capture running? Workers have room for one.
+    pub(crate) capturing: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    switch: Mutex<Switch>,
+    changed: Condvar,
+    view: Mutex<Arc<View>>,
+    disk: Mutex<Disk>,
+}
+
+/// What changes.
+struct Switch {
+    registry: Registry,
+    policy: Arc<Policy>,
+    policy_since: SystemTime,
+    host_addresses: Vec<IpAddr>,
+    snapshot: Arc<Snapshot>,
+    /// Workers whose mailbox had no room for the last snapshot.
+    unsent: Vec<WorkerId>,
+    /// What was found amiss at the start, one sentence each.
+    notes: Vec<String>,
+}
+
+/// What was true after the last change, for those who only look.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// In force, by slot.
+    pub(crate) ports: Vec<Registered>,
+    pub(crate) leaving: Vec<Registered>,
+    pub(crate) policy_since: SystemTime,
+    pub(crate) notes: Vec<String>,
+}
+
+impl View {
+    pub(crate) fn port(&self, id: PortId) -> Option<&Registered> {
+        self.ports.iter().find(|port| port.id == id)
+    }
+}
+
+/// What of the policy is on disk.
+struct Disk {
+    generation: Generation,
+    /// The policy that should be there, and why it is not.
+    failed: Option<(Arc<Policy>, String)>,
+}
+
+/// What [`Shared`] begins with.
+pub(crate) struct Beginning {
+    pub(crate) config: Config,
+    pub(crate) paths: Paths,
+    pub(crate) workers: Workers,
+    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) registry: Registry,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) policy_since: SystemTime,
+    pub(crate) host_addresses: Vec<IpAddr>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// An attach that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) port: PortId,
+    pub(crate) endpoint: EndpointId,
+}
+
+impl Shared {
+    /// Builds the first snapshot and leaves it in every mailbox: a worker started after this knows everything before it
+    /// receives its first frame.
+    pub(crate) fn new(beginning: Beginning) -> Self {
+        let Beginning {
+            config,
+            paths,
+            workers,
+            kernel,
+            registry,
+            policy,
+            policy_since,
+            host_addresses,
+            notes,
+        } = beginning;
+        let generation = policy.generation();
+        let parts = parts(&config, kernel.host_mac(), &registry, &policy, &host_addresses);
+        let snapshot = Arc::new(Snapshot::build(None, parts));
+        let mut switch =
+            Switch { registry, policy, policy_since, host_addresses, snapshot, unsent: Vec::new(), notes };
+        let view = Mutex::new(Arc::new(switch.view()));
+        send_snapshot(&workers, &mut switch);
+        Shared {
+            busy: Mutex::new(vec![0.0; workers.mailboxes.len()]),
+            config,
+            paths,
+            started: Instant::now(),
+            workers,
+            subscribers: Subscribers::default(),
+            kernel: Mutex::new(kernel),
+            tally: Mutex::default(),
+            recent_drops: Mutex::default(),
+            capturing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            switch: Mutex::new(switch),
+            changed: Condvar::new(),
+            view,
+            disk: Mutex::new(Disk { generation, failed: None }),
+        }
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        lock(&self.view).clone()
+    }
+
+    /// Attaches a pod's interface and waits until policy for it is in force on every worker. When that does not happen in
+    /// time, nothing was attached.
+    pub(crate) fn attach(&self, port: &PodPort, wait: Duration) -> Result<Attached, Failure> {
+        registry::validate(port, &self.config)?;
+        let deadline = Instant::now() + wait.min(WAIT_MAX);
+        let mut switch = lock(&self.switch);
+        let (id, is_ours) = match switch.registry.admit(port, &switch.host_addresses)? {
+            Admission::Already(id) => (id, false),
+            Admission::New => (self.admit(&mut switch, port)?, true),
+        };
+        let endpoint = switch.endpoint(id).expect("it was found or added under this lock");
+        loop {
+            if switch.endpoint(id) != Some(endpoint) {
+                return Err(Failure::conflict(format!(
+                    "{} of container {} was detached while it was being attached; add it again",
+                    port.interface, port.container_id
+                )));
+            }
+            let ready = switch.snapshot.port(id).is_some_and(|port| port.ready);
+            if ready && self.workers.late(switch.snapshot.serial).is_none() {
+                return Ok(Attached { port: id, endpoint });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Woken by every publication; in slices, because a late worker tells nobody when it has caught up.
+            let slice = left.min(Duration::from_millis(50));
+            switch = self.changed.wait_timeout(switch, slice).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let failure = self.why_not_ready(&switch, port, wait);
+        if is_ours {
+            self.remove(&mut switch, id);
+        }
+        Err(failure)
+    }
+
+    /// Records, publishes and attaches a new port, isolated as yet. All or nothing.
+    fn admit(&self, switch: &mut Switch, port: &PodPort) -> Result<PortId, Failure> {
+        // One that left under this name must be gone entirely, or undoing it later would undo us.
+        self.retry_leaving(switch);
+        if let Some(old) = switch.registry.leaving().iter().find(|old| old.port.host_end == port.host_end) {
+            return Err(Failure::new(
+                ErrorCode::Kernel,
+                format!(
+                    "host end {} is still being detached from port {}; see `penstock status`",
+                    port.host_end, old.id
+                ),
+            ));
+        }
+        let id = switch.registry.add(port.clone())?;
+        if let Err(error) = store::write(&self.paths.ports(), &switch.registry.stored()) {
+            switch.registry.remove(id);
+            return Err(Failure::new(ErrorCode::Kernel, format!("nothing was attached: {error}")));
+        }
+        self.turn_over(id);
+        let attached = self.publish(switch).and_then(|()| {
+            let record = switch.registry.get(id).map(Registered::record).expect("it was added above");
+            lock(&self.kernel)
+                .attach_pod(&record, &port.host_end)
+                .map_err(|error| Failure::new(ErrorCode::Kernel, error))
+        });
+        if let Err(failure) = attached {
+            self.remove(switch, id);
+            return Err(failure);
+        }
+        let endpoint = switch.endpoint(id).expect("it was added above");
+        tracing::info!(%id, %endpoint, pod = %port.pod, container = port.container_id, "attached");
+        self.subscribers.tell(&Event::Attached { endpoint, port: port.clone() });
+        Ok(id)
+    }
+
+    fn why_not_ready(&self, switch: &Switch, port: &PodPort, waited: Duration) -> Failure {
+        let artefact = switch.policy.artefact();
+        let generation = artefact.generation;
+        let reason = if let Some(worker) = self.workers.late(switch.snapshot.serial) {
+            format!("worker {worker} does not take up changes; see `penstock status`, and restart the switch")
+        } else if self.subscribers.count() == 0 {
+            "no control plane is connected; start penstock-control".to_owned()
+        } else {
+            match artefact.pods.iter().find(|pod| pod.pod.is_same_pod(&port.pod)) {
+                None => format!(
+                    "the control plane is connected, but pod {} is not in generation {generation}, the last it installed; does the Pod object exist, and can the control plane read it?",
+                    port.pod
+                ),
+                Some(pod) => format!(
+                    "generation {generation} knows pod {} with addresses {}, not with {}",
+                    port.pod,
+                    crate::config::list(&pod.addresses),
+                    crate::config::list(&port.addresses)
+                ),
+            }
+        };
+        Failure::new(
+            ErrorCode::NotReady,
+            format!(
+                "policy for pod {} did not become live within {} ms: {reason}",
+                port.pod,
+                waited.as_millis()
+            ),
+        )
+    }
+
+    /// Detaches; nothing to detach is success.
+    pub(crate) fn detach(&self, container_id: &str, interface: &str) {
+        let mut switch = lock(&self.switch);
+        if let Some(id) = switch.registry.find(container_id, interface).map(|port| port.id) {
+            self.remove(&mut switch, id);
+        }
+    }
+
+    /// Takes a port out of force. Goes all the way whatever fails on it: what the kernel does not let go of yet keeps its
+    /// slot and is tried again.
+    fn remove(&self, switch: &mut Switch, id: PortId) {
+        let Some(endpoint) = switch.endpoint(id) else { return };
+        switch.registry.leave(id);
+        if let Err(error) = store::write(&self.paths.ports(), &switch.registry.stored()) {
+            tracing::error!("port {id} is detached, but not on disk: {error}");
+        }
+        if let Err(failure) = self.publish(switch) {
+            tracing::error!("port {id} is detached, but {failure}");
+        }
+        for (worker, mailbox) in self.workers.mailboxes.iter().enumerate() {
+            if mailbox.send(Command::ForgetEndpoint(endpoint)).is_err() {
+                tracing::error!(
+                    "worker {worker} does not read its mailbox; flows of port {id} stay until they age"
+                );
+            }
+        }
+        let pod = switch.registry.get(id).map(|port| port.port.pod.clone());
+        self.retry_leaving(switch);
+        if let Some(pod) = pod {
+            tracing::info!(%id, %endpoint, %pod, "detached");
+            self.subscribers.tell(&Event::Detached { endpoint, pod });
+        }
+    }
+
+    /// Has the kernel let go of ports that left? Their slots become free.
+    fn retry_leaving(&self, switch: &mut Switch) {
+        for port in switch.registry.leaving() {
+            let result = lock(&self.kernel).detach_pod(port.id, &port.port.host_end);
+            match result {
+                Ok(()) => {
+                    self.turn_over(port.id);
+                    switch.registry.remove(port.id);
+                }
+                Err(error) => {
+                    tracing::warn!("port {} is detached, but the kernel keeps it: {error}", port.id)
+                }
+            }
+        }
+        *lock(&self.view) = Arc::new(switch.view());
+    }
+
+    fn turn_over(&self, id: PortId) {
+        let kernel = lock(&self.kernel).drops();
+        lock(&self.tally).turn_over(&self.workers.counters, &kernel, id);
+    }
+
+    /// Is it attached as said, programs and all?
+    pub(crate) fn check(&self, port: &PodPort) -> Result<(), Failure> {
+        let switch = lock(&self.switch);
+        match switch.registry.find(&port.container_id, &port.interface) {
+            None => Err(registry::gone(&port.container_id, &port.interface)),
+            Some(_) => match switch.registry.admit(port, &[])? {
+                Admission::New => Err(registry::gone(&port.container_id, &port.interface)),
+                Admission::Already(id) => {
+                    let record = switch.registry.get(id).map(Registered::record).expect("it was just found");
+                    lock(&self.kernel)
+                        .check_pod(&record, &port.host_end)
+                        .map_err(|error| Failure::new(ErrorCode::Kernel, error))
+                }
+            },
+        }
+    }
+
+    /// Puts a policy in force. Returns the generation and the time it took until every worker ran it.
+    pub(crate) fn install(&self, artefact: Artefact) -> Result<(Generation, Duration), Failure> {
+        let begun = Instant::now();
+        let offered = artefact.generation;
+        let refused = |text: String| Err(Failure::new(ErrorCode::Artefact, text));
+        let stale = |running: Generation| {
+            refused(format!(
+                "generation {offered} is not newer than {running}, which is running and stays in force; install a higher one"
+            ))
+        };
+        // Before the work of building; again under the lock, which is what counts.
+        let running = self.view().snapshot.generation();
+        if offered < running {
+            return stale(running);
+        }
+        let policy = match Policy::build(artefact) {
+            Ok(policy) => Arc::new(policy),
+            Err(error) => return refused(format!("{error}; generation {running} stays in force")),
+        };
+
+        let mut switch = lock(&self.switch);
+        let running = switch.policy.generation();
+        let published = if offered > running {
+            switch.policy = policy.clone();
+            switch.policy_since = SystemTime::now();
+            self.publish(&mut switch)
+        } else if offered == running && policy.artefact() == switch.policy.artefact() {
+            // The answer to the first attempt was lost. It is in force; is it everywhere?
+            self.acknowledged(&switch)
+        } else {
+            return stale(running);
+        };
+        let took = begun.elapsed();
+        drop(switch);
+        // In force first, on disk second: a full disk must not keep a refusal from taking effect.
+        self.keep(&policy);
+        published?;
+        tracing::info!(generation = %offered, took_us = took.as_micros() as u64, "installed");
+        Ok((offered, took))
+    }
+
+    /// Writes a policy to disk unless a newer one is there. A failure is remembered and tried again.
+    fn keep(&self, policy: &Arc<Policy>) {
+        let mut disk = lock(&self.disk);
+        let generation = policy.generation();
+        if generation <= disk.generation {
+            return;
+        }
+        match store::write(&self.paths.artefact(), policy.artefact()) {
+            Ok(()) => *disk = Disk { generation, failed: None },
+            Err(error) => {
+                tracing::error!(
+                    "generation {generation} is in force, but a restart would not know it: {error}"
+                );
+                disk.failed = Some((policy.clone(), error.to_string()));
+            }
+        }
+    }
+
+    /// What went wrong on disk, for the status.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let disk = lock(&self.disk);
+        disk.failed.as_ref().map(|(policy, error)| {
+            format!(
+                "generation {} is in force but not on disk, and a restart would begin with {}: {error}",
+                policy.generation(),
+                disk.generation
+            )
+        })
+    }
+
+    /// What is tried again from time to time.
+    pub(crate) fn retry(&self) {
+        let failed = lock(&self.disk).failed.as_ref().map(|(policy, _)| policy.clone());
+        if let Some(policy) = failed {
+            self.keep(&policy);
+        }
+        let mut switch = lock(&self.switch);
+        if !switch.registry.leaving().is_empty() {
+            self.retry_leaving(&mut switch);
+        }
+        if !switch.unsent.is_empty() {
+            send_snapshot(&self.workers, &mut switch);
+        }
+        self.workers.empty_bins();
+    }
+
+    /// The node's addresses, as they are now. Publishes when they changed.
+    pub(crate) fn set_host_addresses(&self, addresses: Vec<IpAddr>) {
+        let mut switch = lock(&self.switch);
+        if switch.host_addresses == addresses {
+            return;
+        }
+        tracing::info!(addresses = crate::config::list(&addresses), "addresses of the node changed");
+        switch.host_addresses = addresses.clone();
+        if let Err(failure) = self.publish(&mut switch) {
+            tracing::error!("addresses of the node changed, but {failure}");
+        }
+        self.subscribers.tell(&Event::HostAddresses { host_addresses: addresses });
+    }
+
+    /// Adds a subscriber: what is attached, then that this was all, then whatever happens.
+    pub(crate) fn subscribe(&self, stream: UnixStream) -> (u64, Receiver<Event>) {
+        let switch = lock(&self.switch);
+        let mut first: Vec<Event> = switch
+            .registry
+            .present()
+            .map(|port| Event::Attached { endpoint: port.endpoint, port: port.port.clone() })
+            .collect();
+        first.push(Event::Synced {
+            host_addresses: switch.host_addresses.clone(),
+            pod_ranges: self.config.pod_ranges.clone(),
+        });
+        self.subscribers.add(stream, EVENTS_MAX, first)
+    }
+
+    /// Waits until every worker runs the first snapshot.
+    pub(crate) fn await_workers(&self) -> Result<(), Failure> {
+        self.acknowledged(&lock(&self.switch))
+    }
+
+    fn publish(&self, switch: &mut Switch) -> Result<(), Failure> {
+        let host_mac = lock(&self.kernel).host_mac();
+        let parts = parts(&self.config, host_mac, &switch.registry, &switch.policy, &switch.host_addresses);
+        switch.snapshot = Arc::new(Snapshot::build(Some(&switch.snapshot), parts));
+        *lock(&self.view) = Arc::new(switch.view());
+        send_snapshot(&self.workers, switch);
+        let result = self.acknowledged(switch);
+        self.workers.empty_bins();
+        self.changed.notify_all();
+        result
+    }
+
+    fn acknowledged(&self, switch: &Switch) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            let Some(worker) = self.workers.late(switch.snapshot.serial) else { return Ok(()) };
+            let waited = begun.elapsed();
+            if waited >= ACKNOWLEDGE_TIMEOUT {
+                return Err(Failure::new(
+                    ErrorCode::NotReady,
+                    format!(
+                        "worker {worker} did not take up the change within {} ms (the others did what they could); see `penstock status`, and restart the switch if it stays so",
+                        ACKNOWLEDGE_TIMEOUT.as_millis()
+                    ),
+                ));
+            }
+            // A worker's round takes microseconds; one that sleeps is woken by its mailbox.
+            match waited < Duration::from_micros(200) {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(Duration::from_micros(100)),
+            }
+        }
+    }
+}
+
+impl Switch {
+    /// Of a port in force.
+    fn endpoint(&self, id: PortId) -> Option<EndpointId> {
+        self.registry.get(id).filter(|port| !port.leaving).map(|port| port.endpoint)
+    }
+
+    fn view(&self) -> View {
+        View {
+            snapshot: self.snapshot.clone(),
+            ports: self.registry.present().cloned().collect(),
+            leaving: self.registry.leaving(),
+            policy_since: self.policy_since,
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+/// Leaves the present snapshot in every mailbox. Those without room are tried again by [`Shared::retry`].
+fn send_snapshot(workers: &Workers, switch: &mut Switch) {
+    switch.unsent.clear();
+    for (worker, mailbox) in workers.mailboxes.iter().enumerate() {
+        if mailbox.send(Command::Snapshot(switch.snapshot.clone())).is_err() {
+            switch.unsent.push(WorkerId(worker as u8));
+        }
+    }
+}
+
+fn parts(
+    config: &Config,
+    host_mac: [u8; 6],
+    registry: &Registry,
+    policy: &Arc<Policy>,
+    host_addresses: &[IpAddr],
+) -> Parts {
+    let host = PortRecord {
+        id: PortId::HOST,
+        kind: PortKind::Host,
+        endpoint: EndpointId::NONE,
+        pod: None,
+        mac: host_mac,
+        addresses: Vec::new(),
+        mtu: config.mtu,
+        device: 0,
+    };
+    Parts {
+        policy: policy.clone(),
+        ports: std::iter::once(host).chain(registry.present().map(Registered::record)).collect(),
+        host_addresses: host_addresses.to_vec(),
+        pod_ranges: config.pod_ranges.clone(),
+    }
+}
