@@ -11,8 +11,10 @@
 
 pub mod config;
 pub mod flow;
+pub mod forward;
 pub mod io;
 pub mod packet;
+pub mod policy;
 pub mod server;
 pub mod snapshot;
 pub mod worker;

@@ -7,7 +7,7 @@
 use ahash::RandomState;
 use ipnet::IpNet;
 use penstock_api::artefact::PodKey;
-use penstock_api::{EndpointId, Generation, IdentityId, PortId, ProgramId};
+use penstock_api::{Artefact, EndpointId, Generation, IdentityId, PortId, ProgramId};
 use penstock_lookup::{Class, Policy};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -60,6 +60,8 @@ pub struct Port {
     pub mac: [u8; 6],
     /// What it may send from. Empty for the host.
     pub addresses: Vec<IpAddr>,
+    /// The same as keys hold them.
+    pub sources: Vec<[u8; 16]>,
     pub mtu: u16,
     /// False: policy for it is not known yet, and both programs deny everything.
     pub ready: bool,
@@ -143,6 +145,11 @@ impl Snapshot {
                 endpoint: record.endpoint,
                 pod: record.pod,
                 mac: record.mac,
+                sources: record
+                    .addresses
+                    .iter()
+                    .map(|&address| crate::packet::key::mapped(address))
+                    .collect(),
                 addresses: record.addresses,
                 mtu: record.mtu,
                 ready: known.is_some() || record.kind == PortKind::Host,
@@ -161,6 +168,18 @@ impl Snapshot {
         });
         let serial = previous.map_or(1, |old| old.serial + 1);
         Snapshot { serial, policy, ports, addresses, host_addresses, pod_ranges, forwarding }
+    }
+
+    /// Knows nobody and forwards nothing: what a worker has before its first real one.
+    pub fn empty() -> Snapshot {
+        let policy = Policy::build(Artefact::empty()).expect("the empty artefact is valid");
+        let parts = Parts {
+            policy: Arc::new(policy),
+            ports: Vec::new(),
+            host_addresses: Vec::new(),
+            pod_ranges: Vec::new(),
+        };
+        Snapshot { serial: 0, ..Snapshot::build(None, parts) }
     }
 
     pub fn generation(&self) -> Generation {

@@ -218,11 +218,15 @@ impl Memory {
     /// Two different frames at once: an original to read, and all the room of a fresh chunk to write an answer into;
     /// [`Memory::set_len`] then says how much was written.
     pub fn head_and_space(&mut self, read: FrameId, write: FrameId) -> (&[u8], &mut [u8]) {
-        assert_ne!(read, write);
-        let source = self.segments[read.0 as usize];
         let capacity = self.chunk_capacity() as u32;
         self.set_len(write, capacity);
-        let target = self.segments[write.0 as usize];
+        self.two_heads(read, write)
+    }
+
+    /// One chunk to read and another to write.
+    fn two_heads(&mut self, read: FrameId, write: FrameId) -> (&[u8], &mut [u8]) {
+        assert_ne!(read, write);
+        let (source, target) = (self.segments[read.0 as usize], self.segments[write.0 as usize]);
         debug_assert_eq!(self.places[read.0 as usize], Place::Hand);
         debug_assert_eq!(self.places[write.0 as usize], Place::Hand);
         // SAFETY: as in `head` and `head_mut`; the two chunks are different, so the slices do not overlap.
@@ -257,6 +261,23 @@ impl Memory {
             at += bytes.len();
         }
         at
+    }
+
+    /// Copies `len` bytes from `at` of a whole frame to `to_at` of another frame's first chunk.
+    pub fn copy_between(&mut self, from: FrameId, at: usize, to: FrameId, to_at: usize, len: usize) {
+        let (mut skip, mut done) = (at, 0);
+        let mut part = from.0;
+        while part != NONE && done < len {
+            let segment = self.segments[part as usize];
+            let here = (segment.len as usize).saturating_sub(skip).min(len - done);
+            if here > 0 {
+                let (read, write) = self.two_heads(FrameId(part), to);
+                write[to_at + done..to_at + done + here].copy_from_slice(&read[skip..skip + here]);
+                done += here;
+            }
+            skip = skip.saturating_sub(segment.len as usize);
+            part = segment.next;
+        }
     }
 
     /// A frame with these bytes, over as many chunks as it takes. `None` when there are not enough: nothing is lost.

@@ -11,6 +11,8 @@ pub struct Slot {
     pub port: PortId,
     /// What the pusher wants done with it; its meaning is the ring's.
     pub kind: u8,
+    /// For a piece of a datagram: the ports its first piece has.
+    pub ports: (u16, u16),
     pub len: usize,
     pub bytes: Box<[u8]>,
 }
@@ -39,7 +41,8 @@ impl FrameRing {
         let ring = FrameRing { empty: ArrayQueue::new(slots), full: ArrayQueue::new(slots) };
         for _ in 0..slots {
             let bytes = vec![0; frame_len_max].into_boxed_slice();
-            let _ = ring.empty.push(Box::new(Slot { port: PortId::HOST, kind: 0, len: 0, bytes }));
+            let _ =
+                ring.empty.push(Box::new(Slot { port: PortId::HOST, kind: 0, ports: (0, 0), len: 0, bytes }));
         }
         ring
     }

@@ -56,6 +56,11 @@ pub struct Area {
 }
 
 impl Area {
+    /// The same memory for another socket of the same worker.
+    pub fn share(&self) -> Area {
+        Area { umem: self.umem.clone(), descs: self.descs.clone() }
+    }
+
     /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel.
     pub fn register(chunks: u32, chunk_size: u32, ring_len: u32) -> Result<(Area, Memory), XskError> {
         let bytes = u64::from(chunks) * u64::from(chunk_size);
@@ -158,12 +163,15 @@ impl Xsk {
         &self.config
     }
 
-    /// Closes and opens anew; everything that was with the kernel comes home. The socket map must be told the new fd.
-    pub fn rebind(&mut self, memory: &mut Memory) -> Result<(), XskError> {
+    /// Lets go of the socket. When all sockets of a memory have, what was with the kernel can be reclaimed.
+    pub fn close(&mut self) {
         self.rings = None;
-        memory.reclaim_from_kernel();
         self.outstanding = 0;
         self.receiving = 0;
+    }
+
+    /// Binds again after [`Xsk::close`]. The socket map must be told the new descriptor.
+    pub fn reopen(&mut self) -> Result<(), XskError> {
         // The kernel lets go of the queue a moment after the socket is closed.
         let mut result = self.open();
         for _ in 0..100 {
@@ -373,9 +381,13 @@ fn set_send_budget(fd: RawFd, frames: u32) {
 }
 
 fn poll_now(fd: RawFd) {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd, no waiting.
-    unsafe { libc::poll(&mut poll, 1, 0) };
+    poll(&mut [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }], 0);
+}
+
+/// Waits until one of the descriptors is ready, a signal comes or the time is over; the caller looks at everything anyway.
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
+    // SAFETY: a valid slice of pollfds of the length given.
+    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
 }
 
 fn with_source(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,61 @@
+//! Where packets come from and where they go: source checks, local delivery, the host, nobody.
+
+use crate::packet::{Parsed, Payload, source_mac};
+use crate::snapshot::{Port, PortKind, Snapshot};
+use penstock_api::DropReason;
+use penstock_api::message::gateway;
+use std::net::IpAddr;
+
+/// Is this packet from whom it says it is? A port speaks with its own MAC and addresses; the host speaks for everybody but
+/// the pods of this node.
+pub fn check_source(
+    snapshot: &Snapshot,
+    port: &Port,
+    head: &[u8],
+    parsed: &Parsed,
+) -> Result<(), DropReason> {
+    if port.kind == PortKind::Host {
+        let source = parsed.key.source_address();
+        let is_host = snapshot.host_addresses.contains(&source);
+        let is_pod = snapshot.addresses.contains_key(&source) || snapshot.is_pod_address(source);
+        let speaks_ip = matches!(parsed.payload, Payload::Flow(_) | Payload::IcmpError { .. });
+        return if speaks_ip && is_pod && !is_host { Err(DropReason::Spoofed) } else { Ok(()) };
+    }
+    if source_mac(head) != port.mac {
+        return Err(DropReason::Spoofed);
+    }
+    let is_own = match parsed.payload {
+        Payload::Flow(_) | Payload::IcmpError { .. } => port.sources.contains(&parsed.key.source),
+        Payload::ArpRequest { sender_mac, sender, .. } => {
+            sender_mac == port.mac && sender.is_none_or(|sender| port.addresses.contains(&sender))
+        }
+        // Neighbour discovery may speak from link-local, of which only the MAC above is known.
+        Payload::NeighbourSolicitation { sender, .. } => sender.is_none_or(|sender| {
+            port.addresses.contains(&sender)
+                || matches!(sender, IpAddr::V6(v6) if v6.is_unicast_link_local() && v6 != gateway::V6)
+        }),
+    };
+    if is_own { Ok(()) } else { Err(DropReason::Spoofed) }
+}
+
+/// The port a packet from `from` to `destination` leaves by.
+pub fn route<'a>(snapshot: &'a Snapshot, from: &Port, destination: IpAddr) -> Result<&'a Port, DropReason> {
+    if let Some(port) = snapshot.port_of(destination) {
+        return Ok(port);
+    }
+    let is_host = snapshot.host_addresses.contains(&destination);
+    // An address of ours that nobody has must not wander to the host and back.
+    if !is_host && snapshot.is_pod_address(destination) {
+        return Err(DropReason::NoRoute);
+    }
+    // What the host gave us it does not want back.
+    if from.kind == PortKind::Host {
+        return Err(DropReason::NoRoute);
+    }
+    snapshot.port(penstock_api::PortId::HOST).ok_or(DropReason::NoRoute)
+}
+
+/// Is this the gateway every pod has?
+pub fn is_gateway(address: IpAddr) -> bool {
+    address == IpAddr::V4(gateway::V4) || address == IpAddr::V6(gateway::V6)
+}
