@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn a_pid_file_that_names_another_program_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let context = context(dir.path());
+        // This test's own command line names no instance, so it is the default's: only the program is wrong.
+        let context = Context { instance: penstock_api::Instance::default(), ..context(dir.path()) };
         fs::create_dir_all(&context.run_dir).unwrap();
         fs::write(Program::Switch.pid_file(&context), format!("{}\n", std::process::id())).unwrap();
         assert_eq!(Program::Switch.running(&context), None);
