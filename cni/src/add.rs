@@ -1,6 +1,6 @@
 //! `ADD`: from nothing to an interface that policy is live for, or back to nothing.
 
-use crate::config::{Config, Document, check_ranges};
+use crate::config::{Config, Document, MTU_MIN_V6, check_ranges};
 use crate::environment::Environment;
 use crate::error::{CniError, code};
 use crate::ipam::{Owner, Store};
@@ -172,7 +172,13 @@ fn complete(config: &Config, switch: &mut Switch) -> Result<(u16, Vec<IpNet>), C
             status.pod_ranges
         }
     };
-    Ok((config.mtu.unwrap_or(status.mtu), ranges))
+    let mtu = config.mtu.unwrap_or(status.mtu);
+    // Where one of the two is the configuration's and the other the switch's, nobody has compared them yet.
+    if u64::from(mtu) < MTU_MIN_V6 && ranges.iter().any(|range| range.addr().is_ipv6()) {
+        return Err(CniError::config(format!("mtu is {mtu}, and IPv6 needs {MTU_MIN_V6}"))
+            .with_details("raise it, or take the IPv6 range out of \"ranges\""));
+    }
+    Ok((mtu, ranges))
 }
 
 /// Whatever has one of our names is not ours, or is ours and in use: neither is touched.

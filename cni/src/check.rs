@@ -9,7 +9,7 @@ use crate::names;
 use crate::pod::PodEnd;
 use crate::result::Attachment;
 use crate::switch::{ANSWER_WAIT, Switch};
-use penstock_api::message::{Mac, PodPort, Request};
+use penstock_api::message::{Mac, PodPort, Request, Response};
 use penstock_net::{NetError, Netlink, Netns};
 use std::net::IpAddr;
 
@@ -58,8 +58,11 @@ pub(crate) fn check(environment: &Environment, document: &Document) -> Result<()
         addresses: pod_end.addresses,
         mtu,
     };
-    Switch::connect(&config.instance)?.ask(&Request::Check { port }, ANSWER_WAIT)?;
-    Ok(())
+    let mut switch = Switch::connect(&config.instance)?;
+    match switch.ask(&Request::Check { port }, ANSWER_WAIT)? {
+        Response::Done => Ok(()),
+        other => Err(switch.strange(&other).into()),
+    }
 }
 
 /// Do the files on disk say what the result says?

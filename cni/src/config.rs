@@ -30,7 +30,7 @@ const KEYS_OF_OTHERS: [&str; 11] = [
 const RESERVED_PREFIX: &str = "cni.dev/";
 
 /// The smallest MTU IPv6 works with (RFC 8200, 5).
-const MTU_MIN_V6: u64 = 1280;
+pub(crate) const MTU_MIN_V6: u64 = 1280;
 /// The smallest datagram every IPv4 host accepts (RFC 791).
 const MTU_MIN_V4: u64 = 576;
 const MTU_MAX: u64 = 9000;
@@ -267,6 +267,18 @@ mod tests {
         assert_eq!(config.instance, Instance::default());
         assert_eq!((config.mtu, &config.ranges, config.wait_ms), (None, &None, 10_000));
         assert_eq!((config.dns, config.prev_result), (json!({}), None));
+    }
+
+    #[test]
+    fn the_configuration_we_ship_is_one_we_take() {
+        let list: Value = serde_json::from_str(include_str!("../deploy/10-penstock.conflist")).unwrap();
+        for plugin in list["plugins"].as_array().unwrap() {
+            // What a runtime makes of the list for each plugin.
+            let mut one = plugin.clone();
+            one["cniVersion"] = list["cniVersion"].clone();
+            one["name"] = list["name"].clone();
+            Document::parse(one.to_string().as_bytes()).unwrap().config().unwrap();
+        }
     }
 
     #[test]

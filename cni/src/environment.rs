@@ -124,7 +124,9 @@ impl Environment {
             })?;
             args.insert(key, value);
         }
-        let ignore = args.get("IgnoreUnknown").is_some_and(|value| matches!(*value, "1" | "true" | "True"));
+        let ignore = args
+            .get("IgnoreUnknown")
+            .is_some_and(|value| *value == "1" || value.eq_ignore_ascii_case("true"));
         match args.keys().find(|key| !ARGS.contains(key)) {
             Some(unknown) if !ignore => Err(CniError::environment(format!(
                 "CNI_ARGS has the unknown key {unknown:?}; known are {}",

@@ -115,7 +115,7 @@ impl Attachment {
                 .position(|entry| entry.name == name && is_right(entry))
                 .ok_or_else(|| bad(format!("has no interface {name:?} where this attachment's is")))
         };
-        let pod_place = find(interface, &|entry| entry.sandbox == netns)?;
+        let pod_place = find(interface, &|entry| is_same_file(&entry.sandbox, netns))?;
         let host_place = find(host_end, &|_| true)?;
         let mut addresses = Vec::new();
         for (place, entry) in list("ips")?.iter().enumerate() {
@@ -141,6 +141,11 @@ impl Attachment {
             dns: previous.get("dns").cloned().unwrap_or(json!({})),
         })
     }
+}
+
+/// Some runtimes say `/run/netns/x` at one time and `/var/run/netns/x` at another.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]

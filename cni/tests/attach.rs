@@ -11,6 +11,7 @@ use penstock_net::route::VethSpec;
 use penstock_net::{Netns, sysctl};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
@@ -72,6 +73,41 @@ fn what_the_configuration_leaves_out_the_switch_says() {
     assert_eq!(result["ips"][1]["address"], "fd00:77::2/128");
     assert_eq!(pod.netlink().existing("eth0").unwrap().mtu, 1450);
     pod.check(&result).unwrap();
+}
+
+#[test]
+fn an_mtu_that_ipv6_cannot_live_with_is_refused_also_when_the_range_is_the_switchs() {
+    let node = Node::new();
+    let mut pod = Pod::new(&node);
+    pod.config["mtu"] = json!(1000);
+    pod.config["ranges"] = Value::Null;
+    let (code, msg) = error(pod.add());
+    assert!(code == 7 && msg.contains("mtu is 1000, and IPv6 needs 1280"), "{code} {msg}");
+    node.assert_empty("refused");
+}
+
+#[test]
+fn the_program_does_what_the_library_does() {
+    let node = Node::new();
+    let pod = Pod::new(&node);
+    let call = |command, config: &Value| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_penstock-cni"))
+            .envs(pod.environment(command))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        output.stdout
+    };
+    let result: Value = serde_json::from_slice(&call("ADD", &pod.config)).unwrap();
+    let mut config = pod.config.clone();
+    config["prevResult"] = result;
+    assert!(call("CHECK", &config).is_empty());
+    assert!(call("DEL", &config).is_empty());
+    node.assert_empty("after DEL");
 }
 
 #[test]
