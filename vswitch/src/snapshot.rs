@@ -190,6 +190,12 @@ impl Snapshot {
         self.ports.get(id.index())?.as_ref()
     }
 
+    /// The port on a direct device.
+    pub fn direct_port(&self, device: u16) -> Option<PortId> {
+        let is_it = |port: &&Port| port.kind == PortKind::Direct && port.device == device;
+        self.ports.iter().flatten().find(is_it).map(|port| port.id)
+    }
+
     pub fn port_of(&self, address: IpAddr) -> Option<&Port> {
         self.port(self.addresses.get(&address)?.port)
     }

@@ -184,6 +184,14 @@ impl Programs {
         }
     }
 
+    /// Attaches the XDP program in generic mode, as asked for.
+    pub fn attach_xdp_generic(&mut self, interface: &str) -> Result<&'static str, BpfError> {
+        let failed =
+            |error: String| BpfError::Attach { program: "queue", interface: interface.to_owned(), error };
+        xdp(&mut self.ebpf)?.attach(interface, XdpMode::Skb).map_err(|e| failed(chain(&e)))?;
+        Ok("generic")
+    }
+
     pub fn set_settings(&mut self, near_ends: &[u32]) -> Result<(), BpfError> {
         let mut settings = Settings { workers: near_ends.len() as u32, ..Settings::default() };
         settings.trunk_ifindex[..near_ends.len()].copy_from_slice(near_ends);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Received {
     pub frame: FrameId,
     pub len: u32,
-    /// `None`: a trunk frame without a valid tag.
+    /// `None`: a trunk frame without a valid tag, or an interface that is no port.
     pub port: Option<PortId>,
 }
 
@@ -52,8 +52,8 @@ impl MemoryLink {
 pub enum Device {
     /// A worker's trunk: frames of many ports, tagged.
     Trunk(Box<Xsk>),
-    /// An interface with one endpoint on it.
-    Direct { xsk: Box<Xsk>, port: PortId },
+    /// An interface with one endpoint on it: the `index`-th direct device of the switch. Which port that is, a snapshot says.
+    Direct { xsk: Box<Xsk>, index: u16, port: Option<PortId> },
     /// Frames of any port, from and to memory.
     Memory(Arc<MemoryLink>),
 }
@@ -76,10 +76,10 @@ impl Device {
                     out.push(Received { frame, len, port });
                 }
             }
-            Device::Direct { xsk, port } => {
+            Device::Direct { xsk, port, .. } => {
                 xsk.refill(memory);
                 xsk.receive(memory, scratch);
-                let port = Some(*port);
+                let port = *port;
                 out.extend(scratch.drain(..).map(|(frame, len)| Received { frame, len, port }));
             }
             Device::Memory(link) => {

@@ -5,11 +5,13 @@
 #![allow(unsafe_code)]
 
 use super::memory::{FrameId, Memory, Place};
+use penstock_net::netns::Netns;
 use std::ffi::CString;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
@@ -31,6 +33,8 @@ pub enum Bind {
 pub struct XskConfig {
     pub interface: String,
     pub queue: u32,
+    /// Where the interface is; the caller's namespace when absent.
+    pub netns: Option<Arc<Netns>>,
     pub bind: Bind,
     /// XDP_USE_SG: frames longer than a chunk. Wants Linux 6.6.
     pub multi_buffer: bool,
@@ -111,7 +115,7 @@ struct Rings {
 }
 
 impl Xsk {
-    /// Binds. Must run in the interface's network namespace.
+    /// Binds.
     pub fn bind(config: XskConfig, area: Area) -> Result<Xsk, XskError> {
         let scratch = vec![FrameDesc::default(); BATCH];
         let mut xsk = Xsk { config, area, rings: None, outstanding: 0, receiving: 0, syscalls: 0, scratch };
@@ -144,8 +148,21 @@ impl Xsk {
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(flags)
             .build();
+        let (umem, interface, queue) = (&self.area.umem, Interface::new(name), config.queue);
         // SAFETY: this is the only socket on this queue that uses this area, and its rings go to one owner.
-        let opened = unsafe { Socket::new(socket, &self.area.umem, &Interface::new(name), config.queue) };
+        let open = || unsafe { Socket::new(socket, umem, &interface, queue) };
+        let opened = match &config.netns {
+            // A socket belongs to the namespace of the thread that makes it.
+            Some(netns) => std::thread::scope(|scope| {
+                let in_there = || netns.enter_current_thread().map(|()| open());
+                scope
+                    .spawn(in_there)
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the opening thread panicked")))
+            })
+            .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?,
+            None => open(),
+        };
         let (tx, rx, rings) = opened.map_err(|e| failed(with_source(&e)))?;
         let (fill, completion) =
             rings.ok_or_else(|| failed("the queue is in use by another socket of ours".into()))?;
@@ -354,15 +371,19 @@ impl Xsk {
     pub fn receiving(&self) -> usize {
         self.receiving
     }
+}
 
-    /// (frames the receive ring had no room for, frames the fill ring had no chunk for)
-    pub fn lost(&self) -> (u64, u64) {
-        let Some(rings) = &self.rings else { return (0, 0) };
-        match rings.rx.fd().xdp_statistics() {
-            Ok(stats) => (stats.rx_ring_full() + stats.rx_dropped(), stats.rx_fill_ring_empty_descs()),
-            Err(_) => (0, 0),
-        }
-    }
+/// Frames that reached a socket and found no room: receive ring full, fill ring empty, or dropped otherwise. Since it was bound.
+pub fn frames_lost(socket: RawFd) -> u64 {
+    // struct xdp_statistics: rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty_descs, ...
+    const XDP_STATISTICS: libc::c_int = 7;
+    let mut statistics = [0u64; 6];
+    let mut len = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: the buffer is `len` bytes long and the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(socket, SOL_XDP, XDP_STATISTICS, statistics.as_mut_ptr().cast(), &mut len)
+    };
+    if result == 0 { statistics[0] + statistics[3] } else { 0 }
 }
 
 /// A kick sends 32 frames unless told otherwise; kernels before 6.17 know no better.

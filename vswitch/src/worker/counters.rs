@@ -58,6 +58,8 @@ pub struct Counters {
     pub serial: Cell,
     /// Policy generation this worker runs.
     pub generation: Cell,
+    /// Frames received from devices, of all ports.
+    pub received: Cell,
     pub rounds: Cell,
     pub busy_rounds: Cell,
     pub cache_hits: Cell,
@@ -76,6 +78,7 @@ impl Counters {
             ports: (0..ports_max).map(|_| PortCounters::default()).collect(),
             serial: Cell::default(),
             generation: Cell::default(),
+            received: Cell::default(),
             rounds: Cell::default(),
             busy_rounds: Cell::default(),
             cache_hits: Cell::default(),

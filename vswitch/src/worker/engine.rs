@@ -166,6 +166,7 @@ impl Engine {
         if frames == 0 {
             return 0;
         }
+        self.parts.counters.received.add(frames as u64);
         let mut received = std::mem::take(&mut self.received);
         for frame in received.drain(..) {
             let Some(port) = frame.port else {
@@ -845,6 +846,11 @@ impl Engine {
         let old = std::mem::replace(&mut self.parts.snapshot, snapshot);
         self.parts.mailbox.discard(old);
         let snapshot = &self.parts.snapshot;
+        for device in &mut self.parts.devices {
+            if let Device::Direct { index, port, .. } = device {
+                *port = snapshot.direct_port(*index);
+            }
+        }
         self.parts.counters.generation.set(snapshot.generation().0);
         self.parts.counters.serial.set(snapshot.serial);
     }

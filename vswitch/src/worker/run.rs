@@ -5,7 +5,6 @@ use super::mailbox::Command;
 use super::report;
 use crate::io::maps::Rounds;
 use crate::io::xsk::BATCH;
-use penstock_net::netns::Netns;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,8 +28,6 @@ pub type Announce = Box<dyn FnMut(usize, RawFd) -> Result<(), String> + Send>;
 pub struct RunConfig {
     pub idle: Idle,
     pub cpu: Option<usize>,
-    /// The namespace its interfaces are in; sockets are opened there.
-    pub netns: Option<Netns>,
     /// Where ports' budgets are.
     pub rounds: Option<Arc<Rounds>>,
     pub announce: Option<Announce>,
@@ -80,12 +77,6 @@ impl Runner {
                 "worker {} cannot be pinned to CPU {cpu}: {error}; it runs unpinned",
                 self.engine.worker()
             );
-        }
-        if let Some(netns) = &self.config.netns
-            && let Err(error) = netns.enter_current_thread()
-        {
-            tracing::error!("worker {} cannot enter its namespace: {error}", self.engine.worker());
-            return;
         }
         self.list_poll_fds();
         let mailbox = self.engine.mailbox();
