@@ -150,7 +150,8 @@ impl Tcp {
             (false, true, _) => {}
         }
         if self.state == State::SynReceived && side == Side::Forward {
-            if segment.acknowledgement != self.ends[1] {
+            // Of the SYN, or of some of what the server sent along with it or after it.
+            if !between(segment.acknowledgement, self.ends[1].wrapping_sub(0xFFFF), self.ends[1]) {
                 return Err(DropReason::InvalidState);
             }
             self.state = State::Established;
