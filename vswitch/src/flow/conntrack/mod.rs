@@ -318,7 +318,7 @@ impl Conntrack {
         if let Touch::Reopen = entry.advance(side, l4, now_ms)? {
             return Ok(Touch::Reopen);
         }
-        entry.count(side, bytes, now_ms);
+        entry.count(side, bytes, before, now_ms);
         if entry.state() != before {
             self.changed(id, before);
         }
