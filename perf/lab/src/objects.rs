@@ -35,7 +35,9 @@ impl Objects {
     /// Writes a file. False when it held exactly that already.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<bool> {
         let file = self.file(name);
-        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
+        // A file without its last newline looks half written.
+        let text = &if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
+        if fs::read_to_string(&file).is_ok_and(|old| old == *text) {
             return Ok(false);
         }
         let hidden = self.dir.join(format!(".{name}.new"));
