@@ -305,6 +305,8 @@ fn extension_headers_that_hide_the_protocol_are_refused() {
             ("2048 bytes", chain(60, &[options_header(17, 255), query()])),
             ("past the end", chain(60, &[options_header(17, 3)[..16].to_vec()])),
             ("authentication past the end", chain(51, &[vec![6, 4, 0, 0, 0, 0, 0, 0]])),
+            ("authentication of 8 bytes", chain(51, &[vec![17, 0, 0, 0, 0, 0, 0, 0], query()])),
+            ("authentication of 12 bytes", chain(51, &[vec![17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], query()])),
             ("a chain and no header", chain(60, &[options_header(60, 1)])),
             (
                 "two fragment headers",
