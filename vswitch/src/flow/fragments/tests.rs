@@ -413,6 +413,20 @@ fn more_pieces_than_are_remembered_one_by_one_still_pass_when_they_join() {
 }
 
 #[test]
+fn ipv6_pieces_belong_together_whatever_protocol_they_claim_and_ipv4_pieces_do_not() {
+    for (family, known) in [(6, true), (4, false)] {
+        let mut real = table(FragmentLimits::default());
+        let mut released = Vec::new();
+        let pieces = cut(1, 1, 3_000, 1_232, key(family, 1, 53));
+        assert_eq!(real.first(&pieces[0], 0, &mut released), Ok(()));
+        // Destination options come first in what was cut.
+        let other = Piece { key: FlowKey { protocol: 60, ..pieces[1].key }, ..pieces[1] };
+        let answer = real.later(&other, 0, 0, &mut released);
+        assert_eq!(answer, Ok(if known { Later::Known(pieces[0].key) } else { Later::Held }));
+    }
+}
+
+#[test]
 fn a_piece_is_measured_from_where_its_data_begin() {
     use crate::packet::{L4, Payload};
     let parsed = |family, fragment, headers: u16| Parsed {

@@ -1,6 +1,7 @@
 //! Sequences of segments, and what each must do.
 
 use super::*;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const S: u8 = bits::SYN;
 const A: u8 = bits::ACK;
@@ -320,4 +321,29 @@ fn every_timer_is_the_one_its_state_has() {
     assert_eq!(timeouts.of(protocol::ICMPV6, State::Replied), 30_000);
     assert_eq!(timeouts.of(47, State::Unreplied), 60_000);
     assert_eq!(timeouts.of(47, State::Replied), 180_000);
+}
+
+#[test]
+fn no_segment_panics_or_revives_what_is_over() {
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut table = Conntrack::create(settings(1)).unwrap();
+    for _ in 0..3_000 {
+        let isn = rng.random();
+        let id = table.insert(&new(key(protocol::TCP, 1, 2), 1, segment(S, isn, 0, 0)), 0).unwrap();
+        for _ in 0..30 {
+            // Numbers near the beginning often, so that something happens.
+            let mut number = || if rng.random_bool(0.9) { rng.random_range(0..4) } else { rng.random() };
+            let (sequence, acknowledgement) = (isn.wrapping_add(number()), isn.wrapping_add(number()));
+            let (flags, len) = (rng.random_range(0..64), [0, 0, 1, u16::MAX][rng.random_range(0..4)]);
+            let side = if rng.random() { FWD } else { REP };
+            let before = table.entry(id).state();
+            let seen = table.touch(id, side, &segment(flags, sequence, acknowledgement, len), 60, 0);
+            let after = table.entry(id).state();
+            assert_eq!(seen == Ok(Touch::Reopen), before.is_over() && flags & (S | A | R) == S);
+            assert!(!before.is_over() || after == before, "{before:?} became {after:?}");
+            assert!(before != State::SynSent || after != State::Established, "without an answer");
+            assert!(side == REP || before != State::SynSent || after != State::SynReceived);
+        }
+        table.remove(id);
+    }
 }
