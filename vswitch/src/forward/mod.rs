@@ -25,15 +25,19 @@ pub fn check_source(
         return Err(DropReason::Spoofed);
     }
     let is_own = match parsed.payload {
-        Payload::Flow(_) | Payload::IcmpError { .. } => port.sources.contains(&parsed.key.source),
+        Payload::Flow(_) | Payload::IcmpError { .. } => {
+            // Whoever pings the gateway's link-local address does it from its own; the answer goes nowhere but back.
+            port.sources.contains(&parsed.key.source)
+                || (is_link_local(parsed.key.source_address())
+                    && is_gateway(parsed.key.destination_address()))
+        }
         Payload::ArpRequest { sender_mac, sender, .. } => {
             sender_mac == port.mac && sender.is_none_or(|sender| port.addresses.contains(&sender))
         }
         // Neighbour discovery may speak from link-local, of which only the MAC above is known.
-        Payload::NeighbourSolicitation { sender, .. } => sender.is_none_or(|sender| {
-            port.addresses.contains(&sender)
-                || matches!(sender, IpAddr::V6(v6) if v6.is_unicast_link_local() && v6 != gateway::V6)
-        }),
+        Payload::NeighbourSolicitation { sender, .. } => {
+            sender.is_none_or(|sender| port.addresses.contains(&sender) || is_link_local(sender))
+        }
     };
     if is_own { Ok(()) } else { Err(DropReason::Spoofed) }
 }
@@ -53,6 +57,11 @@ pub fn route<'a>(snapshot: &'a Snapshot, from: &Port, destination: IpAddr) -> Re
         return Err(DropReason::NoRoute);
     }
     snapshot.port(penstock_api::PortId::HOST).ok_or(DropReason::NoRoute)
+}
+
+/// May a pod have given itself this address, to speak on its link only?
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local() && v6 != gateway::V6)
 }
 
 /// Is this the gateway every pod has?

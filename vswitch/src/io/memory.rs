@@ -249,6 +249,31 @@ impl Memory {
         segment.next = NONE;
     }
 
+    /// A frame of `len` bytes to write, over as many chunks as it takes, all but the last full. `None` when there are not
+    /// enough: nothing is lost.
+    pub fn allocate_chain(&mut self, len: usize) -> Option<FrameId> {
+        let capacity = self.chunk_capacity();
+        if self.free.len() < len.div_ceil(capacity).max(1) {
+            return None;
+        }
+        let first = self.allocate()?;
+        self.set_len(first, len.min(capacity) as u32);
+        let (mut last, mut left) = (first, len.saturating_sub(capacity));
+        while left > 0 {
+            let chunk = self.allocate()?;
+            self.set_len(chunk, left.min(capacity) as u32);
+            self.chain(last, chunk);
+            (last, left) = (chunk, left.saturating_sub(capacity));
+        }
+        Some(first)
+    }
+
+    /// The chunk a frame goes on in.
+    pub fn chunk_after(&self, chunk: FrameId) -> Option<FrameId> {
+        let next = self.segments[chunk.0 as usize].next;
+        (next != NONE).then_some(FrameId(next))
+    }
+
     /// Copies a whole frame out; returns its length, which may exceed `to` (then it was cut).
     pub fn copy_out(&self, frame: FrameId, to: &mut [u8]) -> usize {
         let mut at = 0;

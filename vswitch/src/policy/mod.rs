@@ -1,6 +1,6 @@
 //! Judging a flow: each end that is local judges the other by its own program.
 
-use crate::packet::{FlowKey, L4};
+use crate::packet::FlowKey;
 use crate::snapshot::{Port, PortKind, Snapshot};
 use penstock_api::artefact::protocol;
 use penstock_api::reference::{Answer, Question};
@@ -26,13 +26,16 @@ pub struct Refusal {
     pub rule: Option<RuleId>,
 }
 
-/// What policy is asked about a packet: `established` when its flow exists and is judged again.
-pub fn question(key: &FlowKey, l4: &L4, established: bool) -> Question {
-    let port = match (*l4, key.protocol) {
-        (L4::Icmp { kind, .. }, _) => kind.into(),
-        // Of a known flow the request is what opened it, whatever this packet is.
-        (_, protocol::ICMP) => 8,
-        (_, protocol::ICMPV6) => 128,
+/// What policy is asked about the flow that a packet with this key opens or opened: `established` when it is judged again.
+///
+/// The key says all of it, so that a flow is asked about the same whichever packet brings the question up.
+pub fn question(key: &FlowKey, established: bool) -> Question {
+    let port = match (key.protocol, key.source_port == key.destination_port) {
+        // The identifier in both: echo, opened by a request.
+        (protocol::ICMP, true) => 8,
+        (protocol::ICMPV6, true) => 128,
+        // (kind of the question, 65535): see `FlowKey`.
+        (protocol::ICMP | protocol::ICMPV6, false) => key.source_port,
         _ => key.destination_port,
     };
     Question { protocol: key.protocol, port, established }

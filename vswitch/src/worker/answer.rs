@@ -97,6 +97,7 @@ impl Engine {
         if let Some(tag) = tag {
             set_macs(memory.head_mut(answer), tag, gateway::MAC.0);
         }
+        self.parts.counters.originated.add(1);
         self.transmit(answer, len as u32, port);
         true
     }

@@ -65,6 +65,9 @@ pub struct Counters {
     pub cache_hits: Cell,
     pub cache_misses: Cell,
     pub handed_over: Cell,
+    /// Frames the worker made itself: answers, and all pieces but one of a frame it split. So that
+    /// received + originated = transmitted + dropped + held, hand-overs standing on neither side.
+    pub originated: Cell,
     pub flows: Cell,
     pub flows_max: Cell,
     pub rebinds: Cell,
@@ -84,6 +87,7 @@ impl Counters {
             cache_hits: Cell::default(),
             cache_misses: Cell::default(),
             handed_over: Cell::default(),
+            originated: Cell::default(),
             flows: Cell::default(),
             flows_max: Cell::default(),
             rebinds: Cell::default(),

@@ -13,8 +13,8 @@ use super::counters::Counters;
 use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, DropSample, Mailbox};
 use crate::flow::{
-    CacheEntry, Conntrack, Fate, FlowCache, FlowId, FragmentTable, Judged, Later, NewFlow, Piece, Released,
-    Side, Touch, may_open,
+    CacheEntry, Conntrack, Entry, Fate, FlowCache, FlowId, FragmentTable, Judged, Later, NewFlow, Piece,
+    Released, Side, Touch, may_open,
 };
 use crate::forward::{check_source, is_gateway, route};
 use crate::io::device::{Device, Received};
@@ -24,7 +24,7 @@ use crate::io::xsk::BATCH;
 use crate::packet::{FlowKey, Fragment, L4, Parsed, Payload, decrement_ttl, parse, set_macs, split_ipv4};
 use crate::policy::{self, Refusal};
 use crate::snapshot::{Port, PortKind, Snapshot};
-use penstock_api::message::gateway;
+use penstock_api::message::{FrameCensus, gateway};
 use penstock_api::{DropReason, EndpointId, PortId, WorkerId};
 use std::sync::Arc;
 
@@ -243,16 +243,10 @@ impl Engine {
                 return self.answer_neighbour(frame, port, &parsed);
             }
             Payload::IcmpError { about } => Step::Related { about },
-            Payload::Flow(l4) => {
-                if is_gateway(parsed.key.destination_address()) {
-                    return self.answer_gateway(frame, port, &parsed);
-                }
-                if let L4::Icmp { kind, .. } = l4 {
-                    // Messages of two types are two flows: what one type may, the other may not.
-                    (parsed.key.source_port, parsed.key.destination_port) = (kind.into(), !u16::from(kind));
-                }
-                Step::Lookup
+            Payload::Flow(_) if is_gateway(parsed.key.destination_address()) => {
+                return self.answer_gateway(frame, port, &parsed);
             }
+            Payload::Flow(_) => Step::Lookup,
         };
         if parsed.fragment != Fragment::Whole {
             match ports {
@@ -425,11 +419,7 @@ impl Engine {
         else {
             return false;
         };
-        source.id == entry.source_port()
-            && destination.id == entry.destination_port()
-            && source.endpoint == entry.source()
-            && destination.endpoint == entry.destination()
-            && entry.judged() == self.judged_now(source, destination)
+        is_between(entry, source, destination) && entry.judged() == self.judged_now(source, destination)
     }
 
     #[inline]
@@ -455,7 +445,7 @@ impl Engine {
         let from = snapshot.port(packet.port).ok_or(DropReason::PortGone)?;
         let to = route(snapshot, from, key.destination_address())?;
         if let Some((flow, side)) = self.parts.conntrack.find(key, packet.hash)
-            && self.renew(snapshot, flow, side, from, to, packet, l4)?
+            && self.renew(snapshot, flow, side, from, to, packet)?
         {
             match self.parts.conntrack.touch(flow, side, l4, packet.len, self.now_ms)? {
                 Touch::Tracked => {
@@ -483,18 +473,13 @@ impl Engine {
         from: &Port,
         to: &Port,
         packet: &Packet,
-        l4: &L4,
     ) -> Result<bool, DropReason> {
         let (source, destination) = match side {
             Side::Forward => (from, to),
             Side::Reply => (to, from),
         };
         let entry = self.parts.conntrack.entry(flow);
-        let same_ends = entry.source() == source.endpoint
-            && entry.destination() == destination.endpoint
-            && entry.source_port() == source.id
-            && entry.destination_port() == destination.id;
-        if !same_ends {
+        if !is_between(entry, source, destination) {
             self.parts.conntrack.remove(flow);
             return Ok(false);
         }
@@ -503,7 +488,7 @@ impl Engine {
             return Ok(true);
         }
         let first = entry.key();
-        let question = policy::question(&first, l4, true);
+        let question = policy::question(&first, true);
         match policy::judge(snapshot, source, destination, &first, question) {
             Ok(allowed) => {
                 self.parts.conntrack.rejudged(flow, judged, allowed.egress_rule, allowed.ingress_rule);
@@ -527,7 +512,7 @@ impl Engine {
     ) -> Result<policy::Allowed, DropReason> {
         let key = &packet.parsed.key;
         may_open(key, l4)?;
-        let question = policy::question(key, l4, false);
+        let question = policy::question(key, false);
         policy::judge(snapshot, from, to, key, question).map_err(|refusal| self.refuse(refusal, packet))
     }
 
@@ -604,8 +589,14 @@ impl Engine {
         let (flow, side) = self.parts.conntrack.find(about, packet.hash).ok_or(unrelated)?;
         let from = snapshot.port(packet.port).ok_or(DropReason::PortGone)?;
         let to = route(snapshot, from, about.source_address())?;
-        // The quoted packet went from `to` to `from`.
-        if !self.renew(snapshot, flow, side, to, from, packet, &L4::Other)? {
+        // The quoted packet went from `to` to `from`. Somebody else's word about it changes nothing, not even the table.
+        let (source, destination) = match side {
+            Side::Forward => (to, from),
+            Side::Reply => (from, to),
+        };
+        if !is_between(self.parts.conntrack.entry(flow), source, destination)
+            || !self.renew(snapshot, flow, side, to, from, packet)?
+        {
             return Err(unrelated);
         }
         Ok(to.id)
@@ -706,28 +697,33 @@ impl Engine {
         let Some(pieces) = split_ipv4(head, &packet.parsed, mtu) else {
             return self.drop_packet(packet, DropReason::TooBig);
         };
+        let mut sent = 0;
         for piece in pieces {
             let Some(frame) = self.copy_piece(packet.frame, &piece) else {
+                self.parts.counters.originated.add(sent);
                 return self.drop_packet(packet, DropReason::NoFrame);
             };
+            sent += 1;
             self.transmit(frame, piece.frame_len() as u32, out);
         }
+        // One of them stands for the frame that is no more.
+        self.parts.counters.originated.add(sent - 1);
         self.parts.memory.release(packet.frame);
     }
 
-    /// A frame with a piece's header and its bytes of the old frame, which may lie in several chunks. Pieces that do not fit
-    /// one chunk have no frame: the MTU they were cut for is one that fits.
+    /// A frame with a piece's header and its bytes of the old frame; either may lie in several chunks. `None`: not enough are free.
     fn copy_piece(&mut self, old: FrameId, piece: &crate::packet::Piece) -> Option<FrameId> {
         let memory = &mut self.parts.memory;
-        let len = piece.frame_len();
-        if len > memory.chunk_capacity() {
-            return None;
+        let capacity = memory.chunk_capacity();
+        let frame = memory.allocate_chain(piece.frame_len())?;
+        let header = piece.header.len();
+        memory.head_mut(frame)[..header].copy_from_slice(&piece.header);
+        let (mut chunk, mut at, mut done) = (Some(frame), header, 0);
+        while let Some(id) = chunk {
+            let here = (capacity - at).min(piece.data_len - done);
+            memory.copy_between(old, piece.data_at + done, id, at, here);
+            (chunk, at, done) = (memory.chunk_after(id), 0, done + here);
         }
-        let frame = memory.allocate()?;
-        memory.set_len(frame, len as u32);
-        let at = piece.header.len();
-        memory.head_mut(frame)[..at].copy_from_slice(&piece.header);
-        memory.copy_between(old, piece.data_at, frame, at, piece.data_len);
         Some(frame)
     }
 
@@ -780,6 +776,17 @@ impl Engine {
     pub fn has_work(&self) -> bool {
         self.parts.devices.iter().any(Device::has_work)
             || !self.parts.handover.inbox(self.parts.worker.index()).is_empty()
+    }
+
+    /// Frames other workers have put into this one's inbox.
+    pub fn inbox_len(&self) -> u64 {
+        self.parts.handover.inbox(self.parts.worker.index()).len() as u64
+    }
+
+    /// Where every frame is: exact between two rounds.
+    #[must_use]
+    pub fn census(&self) -> FrameCensus {
+        super::report::census(self)
     }
 
     pub fn socket_fds(&self) -> impl Iterator<Item = std::os::fd::RawFd> + '_ {
@@ -860,4 +867,13 @@ impl Engine {
         let mut progress = crate::flow::conntrack::Sweep::default();
         while !self.parts.conntrack.remove_endpoint(endpoint, &mut progress, usize::MAX / 2) {}
     }
+}
+
+/// Is this a flow from one endpoint to another, as they are attached now?
+#[inline]
+fn is_between(flow: &Entry, source: &Port, destination: &Port) -> bool {
+    flow.source() == source.endpoint
+        && flow.destination() == destination.endpoint
+        && flow.source_port() == source.id
+        && flow.destination_port() == destination.id
 }

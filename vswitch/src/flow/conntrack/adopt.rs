@@ -161,11 +161,8 @@ pub fn adopt_into(
     for from in 0..tables.len() {
         for slot in 0..tables[from].records.len() {
             let entry = &tables[from].records[slot];
-            if !entry.is_live() {
-                continue;
-            }
             let to = owner(&entry.key());
-            if to == from {
+            if !entry.is_live() || to == from {
                 continue;
             }
             let taken = tables
