@@ -369,6 +369,11 @@ impl Idlers {
 }
 
 impl Crew {
+    /// Has a thread ended although nobody told it to?
+    pub fn has_lost_one(&self) -> bool {
+        self.threads.iter().chain(&self.watch).any(JoinHandle::is_finished)
+    }
+
     /// Waits for the workers, which were told to stop through their mailboxes.
     pub fn join(mut self) {
         self.stopping.store(true, Ordering::Relaxed);

@@ -1,12 +1,15 @@
 //! The switch process: `penstock-vswitch run` (the default) and `penstock-vswitch remove`.
 
+mod signals;
+
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use nix::sys::signal::{SigSet, Signal};
 use penstock_api::Instance;
 use penstock_vswitch::config::{Config, Flags, cpus_allowed};
 use penstock_vswitch::machine;
 use penstock_vswitch::server::{self, HostAddresses, InstanceLock, Paths, Server};
+use signals::{End, Signals};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// The userspace switch: pods' frames through AF_XDP, under policy.
@@ -29,13 +32,13 @@ enum Command {
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Remove everything a stopped switch left: interfaces, namespace, programs, maps, tables and state.
+    /// Remove what a stopped switch left in the kernel: interfaces, namespace, programs, maps and tables.
     Remove {
         #[arg(long, env = "PENSTOCK_INSTANCE", default_value = Instance::DEFAULT)]
         instance: Instance,
-        /// Keep the state directory: addresses in use and the last policy.
+        /// Remove the run and state directories too: addresses in use, attached ports and the last policy.
         #[arg(long)]
-        keep_state: bool,
+        purge: bool,
     },
 }
 
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => run(&cli.flags),
         Some(Command::Run { flags }) => run(&flags),
-        Some(Command::Remove { instance, keep_state }) => remove(&instance, keep_state),
+        Some(Command::Remove { instance, purge }) => remove(&instance, purge),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,11 +65,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     require_root()?;
     let paths = Paths::of(&config.instance);
     let lock = InstanceLock::take(&paths)?;
-    // Blocked in every thread to come; taken by `wait` below.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.thread_block().context("cannot block signals")?;
+    let signals = Signals::block().context("cannot block signals")?;
 
     let (machine, workers, idlers) = machine::open(&mut config)?;
     let host_addresses = HostAddresses::of_this_namespace(&config.instance)?;
@@ -80,31 +79,50 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     })?;
     let crew = idlers.start()?;
     let server = prepared.serve()?;
-    let signal = signals.wait().context("cannot wait for signals")?;
-    tracing::info!("{signal}: stopping; what is attached stays attached");
+    let end = signals.wait(|| crew.has_lost_one()).context("cannot wait for signals")?;
+    if let End::Asked(signal) = end {
+        tracing::info!("{signal}: stopping; what is attached stays attached");
+    }
     server.stop();
     crew.join();
-    Ok(())
+    match end {
+        End::Asked(_) => Ok(()),
+        // Whoever restarts us must know that it was not meant.
+        End::Worker => bail!(
+            "a worker ended by itself, which is a defect; what is attached stays attached; restart the switch"
+        ),
+    }
 }
 
-fn remove(instance: &Instance, keep_state: bool) -> anyhow::Result<()> {
+/// Directories are the caller's: others keep things there too (pods of the laboratory, addresses in use), and
+/// `penstock down` has its own order.
+fn remove(instance: &Instance, purge: bool) -> anyhow::Result<()> {
     require_root()?;
     let paths = Paths::of(instance);
+    let directories = [&paths.run_dir, &paths.state_dir];
+    let existed = directories.map(|directory| directory.exists());
+    // Also keeps a switch from starting while its interfaces go away.
     let lock = InstanceLock::take(&paths).context("stop the switch before removing what it runs on")?;
     machine::remove(instance)?;
-    drop(lock);
-    let mut directories = vec![instance.run_dir()];
-    if !keep_state {
-        directories.push(instance.state_dir());
+    match std::fs::remove_file(paths.control_socket()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            bail!("cannot remove {}: {error}", paths.control_socket().display())
+        }
+        _ => {}
     }
-    for directory in directories {
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+    for (directory, existed) in directories.into_iter().zip(existed) {
+        // One that was made only to hold the lock goes again.
+        if !purge && existed {
+            continue;
+        }
+        match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 bail!("cannot remove {}: {error}", directory.display())
             }
             _ => {}
         }
     }
+    drop(lock);
     Ok(())
 }
 
@@ -115,4 +133,22 @@ fn require_root() -> anyhow::Result<()> {
     bail!(
         "the switch needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN, CAP_IPC_LOCK); use sudo"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_run_is_the_default() {
+        Cli::command().debug_assert();
+        let default = Cli::try_parse_from(["penstock-vswitch", "--instance", "a"]).unwrap();
+        assert_eq!(default.flags.instance.as_deref(), Some("a"));
+        let run =
+            Cli::try_parse_from(["penstock-vswitch", "run", "--instance", "a", "--log", "debug"]).unwrap();
+        assert!(
+            matches!(run.command, Some(Command::Run { flags }) if flags.instance.as_deref() == Some("a"))
+        );
+    }
 }
