@@ -259,19 +259,19 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	return bpf_redirect(near, 0);
 }
 
-SEC("tc")
+SEC("classifier")
 int pod(struct __sk_buff *skb)
 {
 	return from_port(skb, false);
 }
 
-SEC("tc")
+SEC("classifier")
 int host(struct __sk_buff *skb)
 {
 	return from_port(skb, true);
 }
 
-SEC("tc")
+SEC("classifier")
 int trunk(struct __sk_buff *skb)
 {
 	__u8 tag[ETH_ALEN];

@@ -15,7 +15,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// How many workers a switch can have.
-pub const WORKERS_MAX: usize = 16;
+pub const WORKERS_MAX: usize = crate::io::maps::WORKERS_MAX;
+
+/// How many ports the kernel side has room for.
+const PORTS_MAX: usize = crate::io::maps::PORTS_MAX;
 
 /// A consistent configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,7 +313,7 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
     let frames_per_worker =
         within("frames_per_worker", flags.frames_per_worker.or(file.frames_per_worker), 8192, 1024, 1 << 20)?;
     let flows_max = within("flows_max", flags.flows_max.or(file.flows_max), 131_072, 1024, 1 << 24)?;
-    let ports_max = within("ports_max", flags.ports_max.or(file.ports_max), 1024, 2, 4096)?;
+    let ports_max = within("ports_max", flags.ports_max.or(file.ports_max), PORTS_MAX, 2, PORTS_MAX)?;
 
     let host_addresses = match flags.host_addresses.is_empty() {
         false => flags.host_addresses.clone(),

@@ -215,7 +215,8 @@ impl Builder<'_> {
     ) -> Result<(Area, crate::io::memory::Memory, Device), MachineError> {
         let frame_len = u32::from(self.config.mtu + ETHERNET_LEN);
         let chunk_size = if frame_len <= 2048 - 256 { 2048 } else { 4096 };
-        let (area, mut memory) = Area::register(self.config.frames_per_worker as u32, chunk_size, RING_LEN)?;
+        let (area, mut memory) =
+            Area::register(self.config.frames_per_worker as u32, chunk_size, RING_LEN, Some(netns))?;
         let trunk = &links.trunks[worker];
         let multi_buffer = frame_len > chunk_size - 256;
         let config = XskConfig {

@@ -54,10 +54,22 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("penstock-vswitch: {error:#}");
+            eprintln!("penstock-vswitch: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and what caused it, as far as its own text does not say so already.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            said if said.contains(&cause) => text,
+            _ => format!("{text}: {cause}"),
+        }
+    })
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {

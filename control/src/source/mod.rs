@@ -1,1 +1,16 @@
-//! source
+//! A directory of objects, watched live.
+//!
+//! The problem is not reading files but knowing when *not* to believe them: a file being written, an object that no longer
+//! parses, two files that claim one name. The promise: an object in force is replaced only by a good version of itself and
+//! removed only by its plain absence; everything in doubt keeps the last good version, over restarts too.
+//!
+//! [`Directory`] looks at files and decides when they are settled; [`Store`] knows nothing of the file system and decides
+//! what is in force; [`persist`] writes that down. Polling instead of inotify: a stat of each file every few milliseconds
+//! costs little, and nothing is ever missed on any file system.
+
+mod directory;
+pub mod persist;
+mod store;
+
+pub use directory::{Directory, Look};
+pub use store::{Change, InForce, Store};

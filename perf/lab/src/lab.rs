@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use penstock_api::artefact::Artefact;
 use penstock_api::message::{DropEvent, FlowStatus, PortStatus, Request, Response, Status};
 use penstock_api::{DropReason, Generation, Instance};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -239,27 +240,33 @@ impl Lab {
 
     /// Makes a change of objects (false: nothing changed) and waits until the switch enforces it.
     fn change(&self, change: impl FnOnce() -> Result<bool>) -> Result<()> {
-        if !self.options.with_control {
-            return change().map(drop);
+        match change()? && self.options.with_control {
+            true => self.settled(),
+            false => Ok(()),
         }
-        let before = self.status()?.generation;
-        if change()? {
-            self.wait_for_generation_after(before)?;
-        }
-        Ok(())
     }
 
-    /// A change that alters nobody's policy makes no generation, so a silence is taken for an answer after a while.
-    fn wait_for_generation_after(&self, before: Generation) -> Result<()> {
-        const QUIET: Duration = Duration::from_millis(1000);
+    /// Waits until the control plane has read every file there is and the switch enforces what they say (what of it was
+    /// refused aside). After changes made with [`Lab::apply`] and its like this has been waited for already.
+    pub fn settled(&self) -> Result<()> {
         let began = Instant::now();
-        while began.elapsed() < QUIET.min(SETTLE_TIMEOUT) {
-            if self.status()?.generation > before {
-                break;
+        let file = self.instance.run_dir().join("control.json");
+        loop {
+            let account = std::fs::read(&file).unwrap_or_default();
+            let account: Value = serde_json::from_slice(&account).unwrap_or_default();
+            if account["synced"] == true && account["files"] == self.objects.count()? {
+                return Ok(());
             }
-            thread::sleep(Duration::from_millis(5));
+            if began.elapsed() > SETTLE_TIMEOUT {
+                bail!(
+                    "the objects are not in force after {} s: there are {} files, and {} says {account}",
+                    SETTLE_TIMEOUT.as_secs(),
+                    self.objects.count()?,
+                    file.display()
+                );
+            }
+            thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
     }
 
     // Pods.

@@ -33,14 +33,50 @@ impl Objects {
     }
 
     /// Writes a file. False when it held exactly that already.
+    ///
+    /// A watcher says how many files it has read, not which versions of them. So whenever a file is replaced, another one
+    /// comes or goes after it: when the number is right, the replaced file has been read too.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<bool> {
         let file = self.file(name);
-        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
+        let is_new = !file.exists();
+        if !self.put(&file, text)? {
             return Ok(false);
         }
-        let hidden = self.dir.join(format!(".{name}.new"));
+        let mark = self.file("laboratory-mark");
+        match (is_new, mark.exists()) {
+            (true, _) => {}
+            (false, true) => self.remove("laboratory-mark")?,
+            (false, false) => {
+                let object =
+                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "laboratory-mark"}});
+                self.put(&mark, &self::object(object))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many files a watcher should have read.
+    pub(crate) fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        for entry in
+            fs::read_dir(&self.dir).with_context(|| format!("{} cannot be listed", self.dir.display()))?
+        {
+            let name = entry?.file_name().into_encoded_bytes();
+            let is_object = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end.as_bytes()));
+            count += usize::from(is_object && !name.starts_with(b"."));
+        }
+        Ok(count)
+    }
+
+    fn put(&self, file: &Path, text: &str) -> Result<bool> {
+        // A file without its last newline looks half written.
+        let text = &if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
+        if fs::read_to_string(file).is_ok_and(|old| old == *text) {
+            return Ok(false);
+        }
+        let hidden = self.dir.join(".new");
         fs::write(&hidden, text)
-            .and_then(|()| fs::rename(&hidden, &file))
+            .and_then(|()| fs::rename(&hidden, file))
             .with_context(|| format!("{} cannot be written", file.display()))?;
         Ok(true)
     }
@@ -92,8 +128,22 @@ mod tests {
         assert!(objects.write("a", "x").unwrap());
         assert!(!objects.write("a", "x").unwrap());
         assert!(objects.write("a", "y").unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         objects.remove("a").unwrap();
         assert!(objects.remove("a").is_err());
+    }
+
+    #[test]
+    fn every_change_changes_the_number_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::new(dir.path()).unwrap();
+        let mut last = objects.count().unwrap();
+        for text in ["x", "y", "z", "x"] {
+            objects.write("a", text).unwrap();
+            let now = objects.count().unwrap();
+            assert_ne!(now, last, "writing {text}");
+            last = now;
+        }
+        objects.remove("a").unwrap();
+        assert_ne!(objects.count().unwrap(), last);
     }
 }

@@ -65,8 +65,14 @@ impl Area {
         Area { umem: self.umem.clone(), descs: self.descs.clone() }
     }
 
-    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel.
-    pub fn register(chunks: u32, chunk_size: u32, ring_len: u32) -> Result<(Area, Memory), XskError> {
+    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel. The first socket made from it must be for an
+    /// interface in `netns`: libxdp binds the very socket the area was registered on.
+    pub fn register(
+        chunks: u32,
+        chunk_size: u32,
+        ring_len: u32,
+        netns: Option<&Netns>,
+    ) -> Result<(Area, Memory), XskError> {
         let bytes = u64::from(chunks) * u64::from(chunk_size);
         let failed = |error: String| XskError::Umem { bytes, error };
         let count = NonZeroU32::new(chunks).ok_or_else(|| failed("no frames were asked for".into()))?;
@@ -77,7 +83,9 @@ impl Area {
             .comp_queue_size(size)
             .build()
             .map_err(|e| failed(e.to_string()))?;
-        let (umem, descs) = Umem::new(config, count, false).map_err(|e| failed(with_source(&e)))?;
+        let (umem, descs) = in_netns(netns, || Umem::new(config, count, false))
+            .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?
+            .map_err(|e| failed(with_source(&e)))?;
         let first = descs[0];
         // SAFETY: the first chunk of a fresh area: nobody else has it. An empty slice still points at where data begin.
         let data = unsafe { umem.data(&first) }.contents().as_ptr();
@@ -151,18 +159,8 @@ impl Xsk {
         let (umem, interface, queue) = (&self.area.umem, Interface::new(name), config.queue);
         // SAFETY: this is the only socket on this queue that uses this area, and its rings go to one owner.
         let open = || unsafe { Socket::new(socket, umem, &interface, queue) };
-        let opened = match &config.netns {
-            // A socket belongs to the namespace of the thread that makes it.
-            Some(netns) => std::thread::scope(|scope| {
-                let in_there = || netns.enter_current_thread().map(|()| open());
-                scope
-                    .spawn(in_there)
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the opening thread panicked")))
-            })
-            .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?,
-            None => open(),
-        };
+        let opened = in_netns(config.netns.as_deref(), open)
+            .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?;
         let (tx, rx, rings) = opened.map_err(|e| failed(with_source(&e)))?;
         let (fill, completion) =
             rings.ok_or_else(|| failed("the queue is in use by another socket of ours".into()))?;
@@ -370,6 +368,14 @@ impl Xsk {
 
     pub fn receiving(&self) -> usize {
         self.receiving
+    }
+}
+
+/// A socket belongs to the namespace of the thread that makes it.
+fn in_netns<T: Send>(netns: Option<&Netns>, make: impl FnOnce() -> T + Send) -> io::Result<T> {
+    match netns {
+        Some(netns) => netns.run(make),
+        None => Ok(make()),
     }
 }
 

@@ -47,10 +47,12 @@ pub(crate) fn status(shared: &Shared) -> Status {
         ));
     }
     notes.extend(shared.disk_trouble());
+    let busy = lock(&shared.busy).clone();
+    for (worker, _) in busy.iter().enumerate().filter(|(_, share)| share.is_none()) {
+        notes.push(format!("worker {worker} does nothing at all; restart the switch"));
+    }
     let kernel = lock(&shared.kernel);
     notes.extend(kernel.notes());
-
-    let busy = lock(&shared.busy).clone();
     let workers = shared
         .workers
         .ids()
@@ -72,7 +74,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
                 cache_hits: counters.cache_hits.get(),
                 cache_misses: counters.cache_misses.get(),
                 handed_over: counters.handed_over.get(),
-                busy: busy[worker.index()],
+                busy: busy[worker.index()].unwrap_or(0.0),
                 rebinds: counters.rebinds.get(),
                 umem_bytes: counters.umem_bytes.get(),
                 devices: kernel.devices(worker),

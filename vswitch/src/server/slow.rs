@@ -84,7 +84,8 @@ impl Busy {
         {
             let now = (counters.rounds.get(), counters.busy_rounds.get());
             let (rounds, busy) = (now.0.wrapping_sub(last.0), now.1.wrapping_sub(last.1));
-            *share = if rounds == 0 { 0.0 } else { (busy as f64 / rounds as f64).min(1.0) };
+            // Even a worker that sleeps makes some rounds a second.
+            *share = (rounds > 0).then(|| (busy as f64 / rounds as f64).min(1.0));
             *last = now;
         }
     }

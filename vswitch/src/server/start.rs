@@ -10,6 +10,7 @@ use super::registry::{self, Registry};
 use super::switch::{Beginning, Shared};
 use super::{InstanceLock, Parts, Paths, Server, connection, slow, store};
 use crate::config::{Config, list};
+use crate::snapshot::Snapshot;
 use penstock_api::Artefact;
 use penstock_lookup::Policy;
 use std::net::IpAddr;
@@ -39,6 +40,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The first snapshot, to build workers with.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.view().snapshot.clone()
+    }
+
     /// Waits until every worker runs the first snapshot, then opens the control socket.
     pub fn serve(self) -> Result<Server, StartError> {
         let Prepared { shared, host_addresses, lock } = self;

@@ -4,7 +4,7 @@
 //! acknowledged by every worker, the kernel, the event. Removing begins with the snapshot, so that at no moment anything is
 //! forwarded for a port that is not recorded. Reading (status, ports, drops) looks at the last [`View`] and waits for nobody.
 //!
-//! Lock order: switch, then any one of kernel, tally, subscribers, view. Never the other way.
+//! Lock order: switch, then kernel, then tally; subscribers and view last, alone. Never the other way.
 
 use super::failure::Failure;
 use super::kernel::Kernel;
@@ -47,8 +47,8 @@ pub(crate) struct Shared {
     pub(crate) tally: Mutex<Tally>,
     /// Newest last.
     pub(crate) recent_drops: Mutex<VecDeque<DropEvent>>,
-    /// Share of busy rounds of each worker in the last second.
-    pub(crate) busy: Mutex<Vec<f64>>,
+    /// Share of busy rounds of each worker in the last second; `None`: it made no round at all.
+    pub(crate) busy: Mutex<Vec<Option<f64>>>,
     /// Is a capture running? Workers have room for one.
     pub(crate) capturing: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -137,7 +137,7 @@ impl Shared {
         let view = Mutex::new(Arc::new(switch.view()));
         send_snapshot(&workers, &mut switch);
         Shared {
-            busy: Mutex::new(vec![0.0; workers.mailboxes.len()]),
+            busy: Mutex::new(vec![Some(0.0); workers.mailboxes.len()]),
             config,
             paths,
             started: Instant::now(),
@@ -214,12 +214,16 @@ impl Shared {
             switch.registry.remove(id);
             return Err(Failure::new(ErrorCode::Kernel, format!("nothing was attached: {error}")));
         }
-        self.turn_over(id);
+        lock(&self.tally).turn_over(&self.workers.counters, id);
         let attached = self.publish(switch).and_then(|()| {
             let record = switch.registry.get(id).map(Registered::record).expect("it was added above");
-            lock(&self.kernel)
+            let mut kernel = lock(&self.kernel);
+            kernel
                 .attach_pod(&record, &port.host_end)
-                .map_err(|error| Failure::new(ErrorCode::Kernel, error))
+                .map_err(|error| Failure::new(ErrorCode::Kernel, error))?;
+            let drops = kernel.drops();
+            lock(&self.tally).turn_over_kernel(&drops, id);
+            Ok(())
         });
         if let Err(failure) = attached {
             self.remove(switch, id);
@@ -299,10 +303,15 @@ impl Shared {
     /// Has the kernel let go of ports that left? Their slots become free.
     fn retry_leaving(&self, switch: &mut Switch) {
         for port in switch.registry.leaving() {
-            let result = lock(&self.kernel).detach_pod(port.id, &port.port.host_end);
+            let (drops, result) = {
+                let mut kernel = lock(&self.kernel);
+                (kernel.drops(), kernel.detach_pod(port.id, &port.port.host_end))
+            };
             match result {
                 Ok(()) => {
-                    self.turn_over(port.id);
+                    let mut tally = lock(&self.tally);
+                    tally.turn_over(&self.workers.counters, port.id);
+                    tally.turn_over_kernel(&drops, port.id);
                     switch.registry.remove(port.id);
                 }
                 Err(error) => {
@@ -311,11 +320,6 @@ impl Shared {
             }
         }
         *lock(&self.view) = Arc::new(switch.view());
-    }
-
-    fn turn_over(&self, id: PortId) {
-        let kernel = lock(&self.kernel).drops();
-        lock(&self.tally).turn_over(&self.workers.counters, &kernel, id);
     }
 
     /// Is it attached as said, programs and all?

@@ -66,9 +66,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// The slot changes hands: what it has counted so far is not its next owner's.
-    pub(crate) fn turn_over(&mut self, workers: &[Arc<Counters>], kernel: &KernelDrops, port: PortId) {
+    /// The slot changes hands: what workers have counted so far is not its next owner's.
+    pub(crate) fn turn_over(&mut self, workers: &[Arc<Counters>], port: PortId) {
         self.before.insert(port, Sums::of(workers, port));
+    }
+
+    /// The same for what the kernel has counted. It speaks of attached ports only, so this is said just before one is
+    /// detached, and again just after one is attached.
+    pub(crate) fn turn_over_kernel(&mut self, kernel: &KernelDrops, port: PortId) {
         for &(of, reason, frames) in kernel {
             if of == Some(port) {
                 self.kernel_before.insert((port, reason), frames);
@@ -121,15 +126,12 @@ impl Tally {
                 }
             }
         }
-        for row @ &(port, reason, ever) in kernel {
-            let now = self.kernel_row(row);
-            match port.filter(|&port| is_owned(port)) {
-                Some(port) => {
-                    add(Some(port), reason, now);
-                    add(None, reason, ever - now);
-                }
-                None => add(None, reason, ever),
-            }
+        for row @ &(port, reason, _) in kernel {
+            add(port.filter(|&port| is_owned(port)), reason, self.kernel_row(row));
+        }
+        // Also of slots the kernel does not speak of now.
+        for (&(_, reason), &before) in &self.kernel_before {
+            add(None, reason, before);
         }
         let mut rows: Vec<_> =
             all.into_iter().map(|((port, reason), frames)| (port, reason, frames)).collect();
@@ -152,7 +154,8 @@ mod tests {
         worker.port(PORT).rx_frames.add(10);
         worker.drop_frame(PORT, DropReason::Spoofed);
         let kernel = [(Some(PORT), DropReason::Budget, 5), (None, DropReason::TrunkFull, 7)];
-        tally.turn_over(&workers, &kernel, PORT);
+        tally.turn_over(&workers, PORT);
+        tally.turn_over_kernel(&kernel, PORT);
         assert_eq!(tally.port(&workers, PORT), Sums::default());
 
         worker.port(PORT).rx_frames.add(1);
@@ -171,7 +174,17 @@ mod tests {
                 (None, DropReason::TrunkFull, 7),
             ]
         );
-        let nobody: u64 = tally.drops(&workers, &kernel, |_| false).iter().map(|row| row.2).sum();
-        assert_eq!(nobody, 3 + 6 + 7);
+        let nobody = |kernel: &KernelDrops| -> u64 {
+            tally
+                .drops(&workers, kernel, |_| false)
+                .iter()
+                .map(|(port, _, frames)| {
+                    assert_eq!(*port, None);
+                    frames
+                })
+                .sum()
+        };
+        assert_eq!(nobody(&kernel), 3 + 6 + 7);
+        assert_eq!(nobody(&kernel[1..]), 3 + 5 + 7, "the kernel forgot the port, and we did not");
     }
 }

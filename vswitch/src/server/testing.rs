@@ -167,15 +167,23 @@ fn obey(command: Command, worker: u8, mailbox: &Mailbox, counters: &Counters, se
         Command::Census { reply } => {
             let _ = reply.send(FrameCensus { worker: WorkerId(worker), ..FrameCensus::default() });
         }
-        Command::Rebind => {}
+        Command::Rebind => counters.rebinds.add(1),
         Command::Stop => seen.stopped = true,
+    }
+}
+
+impl FakeWorker {
+    pub(crate) fn end(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for FakeWorker {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().unwrap().join();
+        self.end();
     }
 }
 

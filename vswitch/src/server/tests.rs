@@ -277,6 +277,16 @@ fn a_full_mailbox_gets_the_last_snapshot_when_it_has_room() {
 }
 
 #[test]
+fn a_worker_that_makes_no_rounds_is_named_in_the_status() {
+    let mut bench = Bench::new();
+    assert!(bench.status().notes.iter().all(|note| !note.contains("does nothing")));
+    bench.workers[1].end();
+    eventually("it is noticed", || {
+        bench.status().notes.iter().any(|note| note.contains("worker 1 does nothing at all"))
+    });
+}
+
+#[test]
 fn a_second_switch_of_the_instance_is_refused() {
     let bench = Bench::new();
     let refused = InstanceLock::take(&bench.paths()).unwrap_err().to_string();

@@ -49,15 +49,18 @@ fn read_json(file: PathBuf) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 
-/// One refused object as one line, whatever fields it has.
+/// One refused object as one line: `FILE:LINE:COLUMN: OBJECT: FIELD: message`, as far as it is known.
 pub(crate) fn error_line(error: &Value) -> String {
-    let field = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    match (error.as_str(), field("file").or(field("object")), field("message").or(field("error"))) {
-        (Some(text), ..) => text.to_owned(),
-        (_, Some(thing), Some(message)) if !message.contains(thing) => format!("{thing}: {message}"),
-        (_, _, Some(message)) => message.to_owned(),
-        _ => error.to_string(),
-    }
+    let text = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let Some(message) = text("message") else { return error.to_string() };
+    let number = |name: &str| error.get(name).and_then(Value::as_u64).filter(|number| *number > 0);
+    let place = text("file").map(|file| match (number("line"), number("column")) {
+        (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+        (Some(line), None) => format!("{file}:{line}"),
+        _ => file.to_owned(),
+    });
+    let parts = [place.as_deref(), text("object"), text("field"), Some(message)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
 fn print_report(out: &mut dyn Write, report: &Report) -> Result<(), Failure> {
@@ -209,7 +212,7 @@ pub(crate) mod tests {
         });
         std::fs::write(
             context.run_dir.join("control-errors.json"),
-            r#"[{"file":"a.yaml","message":"line 3: duplicate key"}]"#,
+            r#"[{"file":"a.yaml","line":3,"column":1,"object":"Pod a/b","field":null,"message":"duplicate key"}]"#,
         )
         .unwrap();
         let text = printed(|out| run(&context, out));
@@ -219,7 +222,7 @@ pub(crate) mod tests {
             "90.0 %",
             "native copy",
             "16.0 MiB",
-            "refused: a.yaml: line 3: duplicate key",
+            "refused: a.yaml:3:1: Pod a/b: duplicate key",
             "note: CPU 1 is shared",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");

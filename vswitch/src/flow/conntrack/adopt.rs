@@ -161,8 +161,11 @@ pub fn adopt_into(
     for from in 0..tables.len() {
         for slot in 0..tables[from].records.len() {
             let entry = &tables[from].records[slot];
+            if !entry.is_live() {
+                continue;
+            }
             let to = owner(&entry.key());
-            if !entry.is_live() || to == from {
+            if to == from {
                 continue;
             }
             let taken = tables

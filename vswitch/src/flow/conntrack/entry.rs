@@ -348,8 +348,11 @@ impl Entry {
     }
 
     #[inline]
-    pub(super) fn count(&mut self, side: Side, bytes: u32, now_ms: u64) {
-        self.last_seen_ms = now_ms;
+    pub(super) fn count(&mut self, side: Side, bytes: u32, before: State, now_ms: u64) {
+        // What is closed stays known for its time, whatever its ends still send.
+        if before != State::Closed {
+            self.last_seen_ms = now_ms;
+        }
         self.frames[side as usize] += 1;
         self.bytes[side as usize] += u64::from(bytes);
     }

@@ -109,3 +109,24 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_there_is_room_for_one_tuple_only_neither_is_added() {
+        // One bucket of eight places.
+        let mut index = Index::new(1);
+        for slot in 0..3 {
+            assert!(index.insert_both([u64::from(slot) << 33, u64::from(slot) << 33 | 1 << 32], slot, false));
+        }
+        assert!(index.insert_both([7 << 40, 0], 3, true));
+        let find = |index: &Index, hash| index.find(hash, |_, _| true);
+        assert!(!index.insert_both([8 << 40, 9 << 40], 4, false));
+        assert_eq!((find(&index, 8 << 40), find(&index, 9 << 40)), (None, None));
+        assert!(index.insert_both([8 << 40, 0], 4, true));
+        assert_eq!(find(&index, 8 << 40), Some((FlowId(4), Side::Forward)));
+        assert_eq!(find(&index, 1 << 32), Some((FlowId(0), Side::Reply)));
+    }
+}

@@ -299,7 +299,8 @@ impl Conntrack {
     /// Counts one packet of the flow, in `bytes` of frame, and moves its state on. `l4` is [`L4::Other`] for later fragments.
     ///
     /// # Errors
-    /// [`DropReason::InvalidState`] or [`DropReason::UnrelatedIcmp`] when the flow cannot have this packet; nothing was counted.
+    /// [`DropReason::InvalidState`] or [`DropReason::UnrelatedIcmp`] when the flow cannot have this packet (or is gone); nothing
+    /// was counted.
     #[inline]
     pub fn touch(
         &mut self,
@@ -310,11 +311,14 @@ impl Conntrack {
         now_ms: u64,
     ) -> Result<Touch, DropReason> {
         let entry = &mut self.records[id.index()];
+        if !entry.is_live() {
+            return Err(DropReason::InvalidState);
+        }
         let before = entry.state();
         if let Touch::Reopen = entry.advance(side, l4, now_ms)? {
             return Ok(Touch::Reopen);
         }
-        entry.count(side, bytes, now_ms);
+        entry.count(side, bytes, before, now_ms);
         if entry.state() != before {
             self.changed(id, before);
         }

@@ -8,7 +8,9 @@
 //!   that number passes and closes nothing: the receiver answers it with a challenge, and whoever meant it repeats it exactly. One far off is dropped.
 //! - A SYN in a connection that lives changes nothing and passes (RFC 5961 section 4: the challenge sorts out
 //!   an end that has forgotten), but only from the side that opened: the other would originate what nobody judged.
-//! - After both FINs, or a RST, nothing new passes from either side. A SYN then is a new flow, in whichever direction.
+//! - After both FINs nothing new passes from either side; after a RST, nothing but RST from the side that sent it. The other may not
+//!   have received it: for the little while the record lives, what it sends still draws the RST that ends it too.
+//! - A SYN after the end is a new flow, in whichever direction.
 //!
 //! Simultaneous open is refused: its second SYN is a connection in a direction that was not judged.
 
@@ -106,7 +108,7 @@ impl Tcp {
             // Answers a challenge from a server that remembers an older connection.
             Side::Forward if rst => {
                 if segment.sequence == self.ends[0] {
-                    self.state = State::Closed;
+                    self.close(Side::Forward);
                 }
                 Ok(Touch::Tracked)
             }
@@ -116,10 +118,11 @@ impl Tcp {
                 let answers =
                     ack && between(segment.acknowledgement, self.ends[0].wrapping_sub(0xFFFF), self.ends[0]);
                 if rst {
-                    if !answers {
+                    // RFC 9293 section 3.10.7.1: it acknowledges all of what it refuses.
+                    if !ack || segment.acknowledgement != self.ends[0] {
                         return Err(DropReason::InvalidState);
                     }
-                    self.state = State::Closed;
+                    self.close(Side::Reply);
                 } else if syn && ack && answers {
                     self.restart(Side::Reply, segment.end);
                     self.note_ack(Side::Reply, segment.acknowledgement);
@@ -150,7 +153,8 @@ impl Tcp {
             (false, true, _) => {}
         }
         if self.state == State::SynReceived && side == Side::Forward {
-            if segment.acknowledgement != self.ends[1] {
+            // Of the SYN, or of some of what the server sent along with it or after it.
+            if !between(segment.acknowledgement, self.ends[1].wrapping_sub(0xFFFF), self.ends[1]) {
                 return Err(DropReason::InvalidState);
             }
             self.state = State::Established;
@@ -188,11 +192,18 @@ impl Tcp {
         let exact = (self.is_set(ACK_KNOWN, side.other()) && segment.sequence == expected)
             || (self.is_set(END_KNOWN, side) && segment.sequence == self.ends[side as usize]);
         if exact {
-            self.state = State::Closed;
+            self.close(side);
         } else if !self.is_near(side, segment.sequence) {
             return Err(DropReason::InvalidState);
         }
         Ok(Touch::Tracked)
+    }
+
+    fn close(&mut self, side: Side) {
+        self.state = State::Closed;
+        // Of the two, only who closed has nothing more to say.
+        self.flags &= !(FIN_SENT | FIN_SENT << 1);
+        self.set(FIN_SENT, side);
     }
 
     fn over(&mut self, side: Side, segment: &Segment) -> Result<Touch, DropReason> {
@@ -204,13 +215,18 @@ impl Tcp {
             let passes = self.is_near(side, segment.sequence);
             return if passes { Ok(Touch::Tracked) } else { Err(DropReason::InvalidState) };
         }
-        // The last acknowledgement was lost: the FIN comes again, with what was sent before it, and so does its answer.
-        let nothing_new = self.is_set(END_KNOWN, side) && at_or_after(self.ends[side as usize], segment.end);
-        if self.state == State::TimeWait && ack && !syn && nothing_new {
-            Ok(Touch::Tracked)
-        } else {
-            Err(DropReason::InvalidState)
-        }
+        let passes = match self.state {
+            State::Closed => {
+                ack && !syn && !self.is_set(FIN_SENT, side) && self.is_near(side, segment.sequence)
+            }
+            // The last acknowledgement was lost: the FIN comes again, with what was sent before it, and so does its answer.
+            _ => {
+                ack && !syn
+                    && self.is_set(END_KNOWN, side)
+                    && at_or_after(self.ends[side as usize], segment.end)
+            }
+        };
+        if passes { Ok(Touch::Tracked) } else { Err(DropReason::InvalidState) }
     }
 
     /// Whether a closing segment from `side` may be where it says it is.

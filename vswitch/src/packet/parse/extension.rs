@@ -78,6 +78,10 @@ fn walk_chain(mut next: u8, visible: &[u8], len: usize) -> Result<Chain, DropRea
         let header: &[u8; 8] = array(visible, at).ok_or(cut)?;
         let header_len = match next {
             FRAGMENT => 8,
+            // RFC 4302, 2.2: at least its own twelve bytes, and in IPv6 a multiple of eight.
+            AUTHENTICATION if header[1] == 0 || !header[1].is_multiple_of(2) => {
+                return Err(DropReason::ExtensionHeaders);
+            }
             AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
             _ => (usize::from(header[1]) + 1) * 8,
         };

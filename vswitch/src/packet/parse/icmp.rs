@@ -107,7 +107,7 @@ fn quoted_v4(quote: &[u8]) -> Option<FlowKey> {
         family: 4,
         ..FlowKey::default()
     };
-    with_quoted_ports(key, array(quote, header_len)?)
+    with_quoted_ports(key, quote.get(header_len..)?)
 }
 
 /// The key of a quoted IPv6 packet.
@@ -126,16 +126,18 @@ fn quoted_v6(quote: &[u8]) -> Option<FlowKey> {
         family: 6,
         ..FlowKey::default()
     };
-    with_quoted_ports(key, array(behind, chain.l4)?)
+    with_quoted_ports(key, behind.get(chain.l4..)?)
 }
 
-fn with_quoted_ports(mut key: FlowKey, l4: &[u8; 8]) -> Option<FlowKey> {
+/// RFC 792: an error quotes eight bytes at least of what lies behind the IP header. Packets without ports may be shorter.
+fn with_quoted_ports(mut key: FlowKey, l4: &[u8]) -> Option<FlowKey> {
+    let eight = l4.first_chunk::<8>();
     (key.source_port, key.destination_port) = match (key.protocol, key.family) {
-        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => (u16_at(l4, 0), u16_at(l4, 2)),
+        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => (u16_at(eight?, 0), u16_at(eight?, 2)),
         // Nobody answers an error with an error.
-        (protocol::ICMP, 4) if matches!(l4[0], 3 | 4 | 5 | 11 | 12) => return None,
-        (protocol::ICMPV6, 6) if l4[0] < 128 => return None,
-        (protocol::ICMP, 4) | (protocol::ICMPV6, 6) => query_ports(key.protocol, l4),
+        (protocol::ICMP, 4) if matches!(eight?[0], 3 | 4 | 5 | 11 | 12) => return None,
+        (protocol::ICMPV6, 6) if eight?[0] < 128 => return None,
+        (protocol::ICMP, 4) | (protocol::ICMPV6, 6) => query_ports(key.protocol, eight?),
         _ => (0, 0),
     };
     Some(key)

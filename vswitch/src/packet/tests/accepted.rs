@@ -152,6 +152,13 @@ fn fragments_show_their_place_and_only_the_first_its_ports() {
 }
 
 #[test]
+fn the_data_of_a_later_fragment_is_not_taken_for_headers() {
+    let read = parsed(&fragment6(60, 64, true, &options_header(6, 2)));
+    assert_eq!(read.fragment, Fragment::Later { id: 77, offset: 64, more: true });
+    assert_eq!((read.key, read.l4_offset), (key6(60, (0, 0)), 62));
+}
+
+#[test]
 fn an_atomic_fragment_is_a_whole_packet() {
     let read = parsed(&fragment6(17, 0, false, &udp(4000, 53, b"q")));
     assert_eq!((read.fragment, read.key), (Fragment::Whole, key6(17, (4000, 53))));

@@ -184,6 +184,17 @@ fn errors_are_about_the_flow_they_quote() {
 }
 
 #[test]
+fn too_big_is_said_only_of_packets_that_must_not_be_fragmented() {
+    let packet = |dont_fragment| {
+        ipv4_with((A4, B4), 17, &udp(1, 2, b""), |header| header.dont_fragment = dont_fragment)
+    };
+    let too_big = IcmpError::TooBig { mtu: 1280 };
+    assert!(error(&packet(true), too_big).is_some());
+    assert!(error(&packet(false), too_big).is_none());
+    assert!(error(&packet(false), IcmpError::TimeExceeded).is_some());
+}
+
+#[test]
 fn padding_behind_the_packet_is_not_quoted() {
     let padded = [&ipv4((A4, B4), 17, &udp(4000, 53, b""))[..], &[0xaa; 18]].concat();
     let (.., quote) = icmp_message(&error(&padded, IcmpError::PortUnreachable).unwrap());

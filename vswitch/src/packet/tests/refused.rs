@@ -305,6 +305,8 @@ fn extension_headers_that_hide_the_protocol_are_refused() {
             ("2048 bytes", chain(60, &[options_header(17, 255), query()])),
             ("past the end", chain(60, &[options_header(17, 3)[..16].to_vec()])),
             ("authentication past the end", chain(51, &[vec![6, 4, 0, 0, 0, 0, 0, 0]])),
+            ("authentication of 8 bytes", chain(51, &[vec![17, 0, 0, 0, 0, 0, 0, 0], query()])),
+            ("authentication of 12 bytes", chain(51, &[vec![17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], query()])),
             ("a chain and no header", chain(60, &[options_header(60, 1)])),
             (
                 "two fragment headers",
@@ -390,6 +392,7 @@ fn fragments_that_hide_or_overwrite_headers_are_refused() {
         ],
     );
     assert!(parse(&fragment4(1, 0, true, &ping), 42).is_ok());
+    all(FragmentBad, &[("one byte more than a datagram", fragment4(17, 65504, false, &[0; 12]))]);
     let fits = fragment4(17, 65504, false, &[0; 11]);
     assert!(parse(&fits, fits.len()).is_ok(), "to the last byte a datagram can have");
 }
@@ -496,6 +499,7 @@ fn neighbour_messages_that_are_no_questions_for_the_gateway_are_refused() {
             ("atomic fragment", full_hops(44, &in_atomic)),
             ("first fragment", full_hops(44, &in_first)),
             ("option of length 0", ask(&[1, 0, 0, 0, 0, 0, 0, 0])),
+            ("another option of length 0", ask(&[14, 0, 0, 0, 0, 0, 0, 0])),
             ("option past the end", ask(&[14, 2, 0, 0, 0, 0, 0, 0])),
             ("two source options", ask(&[source_option(POD_MAC), source_option(POD_MAC)].concat())),
             ("long source option", ask(&[&[1, 2][..], &[0; 14]].concat())),
@@ -510,6 +514,8 @@ fn neighbour_messages_that_are_no_questions_for_the_gateway_are_refused() {
             ("probe to one", solicitation((unspecified, v6(1)), v6(1), &[], 255)),
         ],
     );
+    let everyone = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    all(Martian, &[("from a group", solicitation((everyone, SOLICITED_GATEWAY), GATEWAY6, &[], 255))]);
     all(Martian, &[("from the gateway", solicitation((GATEWAY6, B6), B6, &[], 255))]);
 }
 

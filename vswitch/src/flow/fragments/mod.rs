@@ -1,6 +1,6 @@
 //! Packets in pieces: only the first says which ports it is for, and pieces arrive in any order.
 //!
-//! **Shape.** A datagram is known by addresses, protocol, identification, zone and the port it entered by. Its first piece is
+//! **Shape.** A datagram is known by addresses, protocol, identification, zone and the port it entered by (IPv6: not by protocol). Its first piece is
 //! judged like any packet and leaves its key here; later pieces are given that key and judged under it. Pieces that come before
 //! their first are *held*: the caller keeps the frame, the table keeps the frame's number, until the first comes or a second has passed.
 //!
@@ -11,10 +11,15 @@
 //!
 //! **Owner.** One worker. Every piece of a datagram reaches the same one, as ports do not count for steering pieces.
 
+mod coverage;
+#[cfg(test)]
+mod tests;
+
 use super::hash::KeyHasher;
 use super::list::Lists;
 use super::quota::Quota;
 use crate::packet::{FlowKey, Fragment, Parsed};
+use coverage::{Coverage, Fit};
 use penstock_api::{DropReason, PortId};
 
 /// How much may be remembered, and how long.
@@ -46,6 +51,9 @@ impl Default for FragmentLimits {
     }
 }
 
+/// IPv6 header and fragment header.
+const IPV6_FRAGMENT_HEADERS_LEN: u16 = 48;
+
 /// One piece, as the table sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -70,7 +78,12 @@ impl Piece {
             Fragment::First { id } => (id, 0, true),
             Fragment::Later { id, offset, more } => (id, offset, more),
         };
-        let headers = parsed.l4_offset.saturating_sub(parsed.l3_offset);
+        let headers = match parsed.fragment {
+            // Extension headers after the fragment header are part of what is fragmented, and must not be overwritten. Those
+            // before it are not, but cannot be told apart here: taken for the former, they cost such a datagram its passage.
+            Fragment::First { .. } if parsed.key.family == 6 => IPV6_FRAGMENT_HEADERS_LEN,
+            _ => parsed.l4_offset.saturating_sub(parsed.l3_offset),
+        };
         Some(Piece { key: parsed.key, port, id, offset, len: parsed.ip_len.saturating_sub(headers), more })
     }
 }
@@ -99,9 +112,6 @@ pub enum Fate {
     Judge(FlowKey),
     Drop(DropReason),
 }
-
-/// Pieces remembered one by one: 64 KB at the smallest MTU of IPv6 are 54.
-const RANGES_MAX: usize = 64;
 
 /// One worker's datagrams in pieces.
 #[derive(Debug)]
@@ -153,7 +163,7 @@ struct Datagram {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
-    /// The key with its ports taken out.
+    /// The key with its ports taken out, and for IPv6 its protocol.
     words: [u64; 5],
     port: PortId,
     id: u32,
@@ -163,6 +173,11 @@ impl Identity {
     fn of(piece: &Piece) -> Identity {
         let mut words = piece.key.words();
         words[4] &= !0xFFFF_FFFF;
+        if piece.key.family == 6 {
+            // RFC 8200 section 4.5: receivers put together what has the same addresses and identification. The protocol, as a
+            // later piece can know it, is that of the first extension header.
+            words[4] &= !(0xFF << 32);
+        }
         Identity { words, port: piece.port, id: piece.id }
     }
 
@@ -176,74 +191,6 @@ enum Phase {
     Waiting,
     Known(FlowKey),
     Poisoned,
-}
-
-/// Which bytes have come, as ranges sorted by offset that never overlap.
-#[derive(Clone, Debug)]
-struct Coverage {
-    ranges: [(u16, u16); RANGES_MAX],
-    count: u8,
-    bytes: u32,
-}
-
-enum Fit {
-    New,
-    /// Exactly this piece has come before.
-    Again,
-    Overlap,
-    /// More pieces, with gaps between them, than any honest sender makes.
-    TooMany,
-}
-
-impl Coverage {
-    const EMPTY: Coverage = Coverage { ranges: [(0, 0); RANGES_MAX], count: 0, bytes: 0 };
-
-    /// Adds `start .. end`.
-    fn add(&mut self, start: u16, end: u16) -> Fit {
-        let ranges = &self.ranges[..usize::from(self.count)];
-        let at = ranges.partition_point(|range| range.0 < start);
-        if ranges.get(at) == Some(&(start, end)) {
-            return Fit::Again;
-        }
-        if ranges.get(at).is_some_and(|after| after.0 < end) || (at > 0 && ranges[at - 1].1 > start) {
-            return Fit::Overlap;
-        }
-        if usize::from(self.count) == RANGES_MAX {
-            self.merge();
-            if usize::from(self.count) == RANGES_MAX {
-                return Fit::TooMany;
-            }
-            return self.add(start, end);
-        }
-        let count = usize::from(self.count);
-        self.ranges.copy_within(at..count, at + 1);
-        self.ranges[at] = (start, end);
-        self.count += 1;
-        self.bytes += u32::from(end - start);
-        Fit::New
-    }
-
-    /// Joins neighbours. Repetitions of what was joined then look like overlaps: the price of tiny pieces.
-    fn merge(&mut self) {
-        let mut kept = 0;
-        for index in 1..usize::from(self.count) {
-            let range = self.ranges[index];
-            if self.ranges[kept].1 == range.0 {
-                self.ranges[kept].1 = range.1;
-            } else {
-                kept += 1;
-                self.ranges[kept] = range;
-            }
-        }
-        self.count = kept as u8 + 1;
-    }
-
-    fn last_end(&self) -> u16 {
-        match self.count {
-            0 => 0,
-            count => self.ranges[usize::from(count) - 1].1,
-        }
-    }
 }
 
 impl FragmentTable {
@@ -287,6 +234,16 @@ impl FragmentTable {
         now_ms: u64,
         released: &mut Vec<Released>,
     ) -> Result<(), DropReason> {
+        if let Some(known) = self.find(piece) {
+            let datagram = &self.datagrams[known as usize];
+            // An old datagram that lost a piece, and its identification has come round: a fast sender needs a few seconds for
+            // that. Judged pieces stay judged: whatever a receiver makes of both, each first was allowed on its own.
+            if matches!(datagram.phase, Phase::Known(_))
+                && now_ms.saturating_sub(datagram.since_ms) >= self.limits.hold_ms
+            {
+                self.forget(known, released);
+            }
+        }
         let slot = self.find_or_make(piece, now_ms, released)?;
         let again = matches!(self.place(slot, piece, now_ms, released)?, Fit::Again);
         match self.datagrams[slot as usize].phase {
@@ -472,10 +429,15 @@ impl FragmentTable {
             // Longer than a packet can be, or empty.
             None => Fit::Overlap,
             Some(_) if piece.more && !piece.len.is_multiple_of(8) => Fit::Overlap,
-            Some(end) if datagram.end.is_some_and(|known| end > known || (!piece.more && end != known)) => {
+            // The last piece tells where the datagram ends: once, and nothing that has more after it ends there or beyond.
+            Some(end)
+                if datagram.end.is_some_and(|known| if piece.more { end >= known } else { end != known }) =>
+            {
                 Fit::Overlap
             }
-            Some(end) if !piece.more && datagram.coverage.last_end() > end => Fit::Overlap,
+            Some(end) if !piece.more && datagram.end.is_none() && datagram.coverage.last_end() >= end => {
+                Fit::Overlap
+            }
             Some(end) => {
                 if !piece.more {
                     datagram.end = Some(end);

@@ -12,6 +12,9 @@
 //!
 //! **Threads.** One worker owns it; reading marks entries as used, so it cannot be shared.
 
+#[cfg(test)]
+mod tests;
+
 use super::conntrack::{FlowId, Judged, Side};
 use super::prefetch::prefetch;
 use crate::packet::FlowKey;

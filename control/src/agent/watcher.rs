@@ -1,0 +1,139 @@
+//! The thread that watches the directory.
+
+use super::{Config, Message};
+use crate::load::LoadError;
+use crate::objects::{Kind, ObjectKey};
+use crate::source::{Change, Directory, Store, persist};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// Time between looks at least; four times what a look takes, where that is more.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// A look that changed nothing while nothing could be established yet is told this often.
+const WAITING: Duration = Duration::from_secs(1);
+
+/// News of the directory.
+#[derive(Debug)]
+pub(super) struct Observation {
+    /// The first time the directory was seen whole: the changes are everything there is.
+    pub(super) is_first: bool,
+    pub(super) changes: Vec<Change>,
+    pub(super) errors: Vec<LoadError>,
+    pub(super) notices: Vec<LoadError>,
+    pub(super) kept: Vec<ObjectKey>,
+    pub(super) counts: BTreeMap<Kind, usize>,
+    pub(super) files: usize,
+}
+
+/// Stops the thread when dropped.
+pub(super) struct Watcher(Arc<AtomicBool>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn start(config: &Config, queue: Sender<Message>) -> Watcher {
+    let stop = Arc::new(AtomicBool::new(false));
+    let state_file = config.state_dir.join("control-objects.json");
+    let root = config.objects.clone();
+    let last_good = persist::read(&state_file, &root).unwrap_or_else(|error| {
+        tracing::warn!("last good versions of objects are not known: {error}; objects that are broken now are not enforced");
+        Vec::new()
+    });
+    let watching = Watching {
+        directory: Directory::new(root, Store::with_last_good(last_good)),
+        state_file,
+        queue,
+        stop: stop.clone(),
+        unsaved: false,
+        save_after: Instant::now(),
+    };
+    std::thread::spawn(move || watching.run());
+    Watcher(stop)
+}
+
+struct Watching {
+    directory: Directory,
+    state_file: PathBuf,
+    queue: Sender<Message>,
+    stop: Arc<AtomicBool>,
+    unsaved: bool,
+    /// Large states are not written at every change.
+    save_after: Instant,
+}
+
+impl Watching {
+    fn run(mut self) {
+        let mut has_been_whole = false;
+        let mut told = None::<Instant>;
+        while !self.stop.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            let look = self.directory.look(began);
+            let is_first = look.complete && !has_been_whole;
+            has_been_whole |= look.complete;
+            let is_late = !has_been_whole && told.is_none_or(|at| at.elapsed() > WAITING);
+            if is_first || is_late || (look.anything_new && has_been_whole) {
+                told = Some(began);
+                self.unsaved |= is_first || !look.changes.is_empty();
+                // The first time everything counts, also what was kept and has not changed.
+                let changes = match is_first {
+                    true => self
+                        .directory
+                        .store()
+                        .objects()
+                        .map(|held| Change::Apply(held.object.clone()))
+                        .collect(),
+                    false => look.changes,
+                };
+                if !self.tell(is_first, changes) {
+                    return;
+                }
+            }
+            // After telling: what is enforced must not wait for the disk.
+            self.save();
+            std::thread::sleep(INTERVAL.max(began.elapsed() * 4));
+        }
+        self.save_after = Instant::now();
+        self.save();
+    }
+
+    fn tell(&self, is_first: bool, changes: Vec<Change>) -> bool {
+        let store = self.directory.store();
+        let mut counts = BTreeMap::from([(Kind::Namespace, 0), (Kind::Pod, 0), (Kind::NetworkPolicy, 0)]);
+        for held in store.objects() {
+            *counts.entry(held.object.key().kind).or_default() += 1;
+        }
+        let observation = Observation {
+            is_first,
+            changes,
+            errors: self.directory.errors(),
+            notices: store.notices(),
+            kept: store.kept().iter().cloned().collect(),
+            counts,
+            files: store.files().count(),
+        };
+        self.queue.send(Message::Objects(Box::new(observation))).is_ok()
+    }
+
+    fn save(&mut self) {
+        if !self.unsaved || Instant::now() < self.save_after {
+            return;
+        }
+        let began = Instant::now();
+        match persist::write(&self.state_file, self.directory.root(), self.directory.store().objects()) {
+            Ok(()) => self.unsaved = false,
+            Err(error) => tracing::error!(
+                "{} cannot be written: {error}; after a restart last good versions of objects would be missing",
+                self.state_file.display()
+            ),
+        }
+        let pause = if self.unsaved { Duration::from_secs(5) } else { began.elapsed() * 10 };
+        self.save_after = Instant::now() + pause;
+    }
+}

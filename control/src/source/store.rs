@@ -1,0 +1,233 @@
+//! What is in force, given what the files say now and what was in force before. Pure.
+
+use crate::load::{FileReport, LoadError, LoadedObject, duplicate_errors};
+use crate::objects::{Object, ObjectKey};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A difference to what was in force before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Apply(Object),
+    Delete(ObjectKey),
+}
+
+/// An object in force and the file its last good version came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InForce {
+    pub file: PathBuf,
+    pub object: Object,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    files: BTreeMap<PathBuf, FileReport>,
+    in_force: BTreeMap<ObjectKey, InForce>,
+    /// In force although no file says so in a way that could be used.
+    kept: BTreeSet<ObjectKey>,
+    duplicates: Vec<LoadError>,
+}
+
+impl Store {
+    /// Begins with what was in force when it was last written down.
+    #[must_use]
+    pub fn with_last_good(last_good: impl IntoIterator<Item = InForce>) -> Self {
+        let in_force = last_good.into_iter().map(|held| (held.object.key(), held)).collect();
+        Store { in_force, ..Store::default() }
+    }
+
+    /// A file was read.
+    pub fn set_file(&mut self, file: &Path, report: FileReport) {
+        self.files.insert(file.to_owned(), report);
+    }
+
+    /// A file is gone: so are its objects.
+    pub fn remove_file(&mut self, file: &Path) {
+        self.files.remove(file);
+    }
+
+    /// A file is there, but what is in it now must not be believed: everything it last held stays.
+    pub fn doubt_file(&mut self, file: &Path, error: LoadError) {
+        let doubt = FileReport { has_unreadable: true, errors: vec![error], ..FileReport::default() };
+        self.files.insert(file.to_owned(), doubt);
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
+    /// Does a file hold up an object that is in force?
+    #[must_use]
+    pub fn holds_objects(&self, file: &Path) -> bool {
+        self.in_force.values().any(|held| held.file == file)
+    }
+
+    pub fn objects(&self) -> impl Iterator<Item = &InForce> {
+        self.in_force.values()
+    }
+
+    /// Objects whose last good version stays in force although the files hold no good one.
+    #[must_use]
+    pub fn kept(&self) -> &BTreeSet<ObjectKey> {
+        &self.kept
+    }
+
+    /// Everything that is wrong now, in the order of the files.
+    #[must_use]
+    pub fn errors(&self) -> Vec<LoadError> {
+        let mut errors: Vec<LoadError> = self.files.values().flat_map(|f| f.errors.iter().cloned()).collect();
+        errors.extend(self.duplicates.iter().cloned());
+        errors.sort();
+        errors
+    }
+
+    #[must_use]
+    pub fn notices(&self) -> Vec<LoadError> {
+        self.files.values().flat_map(|f| f.notices.iter().cloned()).collect()
+    }
+
+    /// Settles what is in force after files changed, and says what that changes.
+    pub fn settle(&mut self) -> Vec<Change> {
+        let mut stated: BTreeMap<ObjectKey, Vec<&LoadedObject>> = BTreeMap::new();
+        for loaded in self.files.values().flat_map(|file| &file.objects) {
+            stated.entry(loaded.object.key()).or_default().push(loaded);
+        }
+        let refused: BTreeSet<&ObjectKey> = self.files.values().flat_map(|file| &file.refused).collect();
+        let unreadable: BTreeSet<&Path> = self
+            .files
+            .iter()
+            .filter(|(_, report)| report.has_unreadable)
+            .map(|(file, _)| file.as_path())
+            .collect();
+
+        let mut next: BTreeMap<ObjectKey, InForce> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
+        let mut duplicates = Vec::new();
+        for (key, loaded) in &stated {
+            if let [one] = loaded.as_slice() {
+                next.insert(
+                    key.clone(),
+                    InForce { file: one.place.file.clone(), object: one.object.clone() },
+                );
+            } else {
+                duplicates.extend(duplicate_errors(key, loaded.iter().map(|l| &l.place)));
+            }
+        }
+        for (key, held) in &self.in_force {
+            if next.contains_key(key) {
+                continue;
+            }
+            // Stated twice, stated badly, or perhaps in the part of its file that cannot be read.
+            if stated.contains_key(key) || refused.contains(key) || unreadable.contains(held.file.as_path()) {
+                next.insert(key.clone(), held.clone());
+                kept.insert(key.clone());
+            }
+        }
+
+        let mut changes: Vec<Change> =
+            self.in_force.keys().filter(|key| !next.contains_key(key)).cloned().map(Change::Delete).collect();
+        for (key, held) in &next {
+            if self.in_force.get(key).is_none_or(|old| old.object != held.object) {
+                changes.push(Change::Apply(held.object.clone()));
+            }
+        }
+        self.in_force = next;
+        self.kept = kept;
+        self.duplicates = duplicates;
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::load_text;
+
+    fn policy(name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {name}\nspec: {spec}\n"
+        )
+    }
+
+    fn deny(name: &str) -> String {
+        policy(name, "{podSelector: {}}")
+    }
+
+    fn write(store: &mut Store, file: &str, text: &str) -> Vec<Change> {
+        let file = Path::new(file);
+        store.set_file(file, load_text(file, text));
+        store.settle()
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.objects().map(|held| held.object.key().name).collect()
+    }
+
+    #[test]
+    fn a_version_that_is_refused_keeps_the_last_good_one() {
+        let mut store = Store::default();
+        assert_eq!(write(&mut store, "a.yaml", &deny("p")).len(), 1);
+        assert_eq!(write(&mut store, "a.yaml", &policy("p", "{podselector: {}}")), []);
+        assert_eq!((names(&store), store.kept().len()), (vec!["p".to_owned()], 1));
+        // Spoilt beyond recognition, and stripped of its name.
+        assert_eq!(write(&mut store, "a.yaml", "x: [\n"), []);
+        assert_eq!(write(&mut store, "a.yaml", &deny("p").replace("  name: p", "name: p")), []);
+        assert_eq!(names(&store), ["p"]);
+        assert_eq!(write(&mut store, "a.yaml", &deny("p")), []);
+        assert!(store.kept().is_empty());
+    }
+
+    #[test]
+    fn an_object_plainly_gone_is_deleted_and_a_bad_neighbour_does_not_change_that() {
+        let mut store = Store::default();
+        write(&mut store, "a.yaml", &(deny("p") + &deny("q") + &deny("r")));
+        let changes = write(&mut store, "a.yaml", &(deny("p") + &policy("r", "{}")));
+        assert_eq!(changes.len(), 1);
+        assert_eq!(names(&store), ["p", "r"]);
+    }
+
+    #[test]
+    fn an_unreadable_part_may_hold_any_object_of_its_file_but_of_no_other() {
+        let mut store = Store::default();
+        write(&mut store, "a.yaml", &(deny("p") + &deny("q")));
+        write(&mut store, "b.yaml", &deny("r"));
+        assert_eq!(write(&mut store, "a.yaml", &(deny("p") + "---\nx: [\n")), []);
+        assert_eq!(names(&store), ["p", "q", "r"]);
+        assert_eq!(write(&mut store, "b.yaml", &deny("s")).len(), 2);
+        assert_eq!(names(&store), ["p", "q", "s"]);
+    }
+
+    #[test]
+    fn a_second_claim_to_a_name_replaces_nothing_and_removes_nothing() {
+        let mut store = Store::default();
+        write(&mut store, "a.yaml", &deny("p"));
+        let open = policy("p", "{podSelector: {}, ingress: [{}]}");
+        assert_eq!(write(&mut store, "b.yaml", &open), []);
+        assert_eq!(store.errors().len(), 2);
+        store.remove_file(Path::new("a.yaml"));
+        // Now b's is the only one.
+        assert_eq!(store.settle().len(), 1);
+        assert!(store.errors().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_takes_its_objects_along() {
+        let mut store = Store::default();
+        write(&mut store, "a.yaml", &deny("p"));
+        store.remove_file(Path::new("a.yaml"));
+        assert_eq!(store.settle().len(), 1);
+        assert!(names(&store).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_down_counts_until_the_files_say_otherwise() {
+        let mut before = Store::default();
+        write(&mut before, "a.yaml", &deny("p"));
+        write(&mut before, "b.yaml", &deny("q"));
+        let mut store = Store::with_last_good(before.objects().cloned().collect::<Vec<_>>());
+        assert_eq!(write(&mut store, "a.yaml", &policy("p", "")).len(), 1, "b.yaml is gone");
+        assert_eq!(names(&store), ["p"]);
+    }
+}
