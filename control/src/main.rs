@@ -6,6 +6,7 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use penstock_api::Instance;
 use penstock_control::agent::{Agent, Config};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -33,7 +34,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     let mut config = Config::new(arguments.instance, arguments.objects);
     config.state_dir = arguments.state_dir.unwrap_or(config.state_dir);

@@ -121,6 +121,53 @@ fn an_address_two_running_pods_claim_is_given_only_what_both_may_have() {
 }
 
 #[test]
+fn of_two_pods_that_claim_an_address_the_one_that_runs_has_it() {
+    let spec = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: job}}}]}]}";
+    let mut compiler = compiler(&(web_and_db() + &policy("a/p", spec)));
+    compiler.apply(objects(&pod("a/job", "app: job", "10.1.0.3", "")).remove(0));
+    compiler
+        .apply(objects(&pod("a/late", "app: late", "10.1.0.3", "").replace("Running", "Pending")).remove(0));
+    assert!(allows(&compiler.artefact(), "10.1.0.3", DB, TCP, 80));
+}
+
+#[test]
+fn a_port_name_two_claimants_of_an_address_disagree_about_opens_nothing() {
+    let spec =
+        "{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}";
+    let mut compiler = compiler(&(web_and_db() + &policy("a/p", spec)));
+    let claimant = |name: &str, number: u16| {
+        objects(&pod(name, "app: s", "10.1.0.3", &format!("{{name: http, containerPort: {number}}}")))
+            .remove(0)
+    };
+    compiler.apply(claimant("a/one", 80));
+    assert!(allows(&compiler.artefact(), WEB, "10.1.0.3", TCP, 80));
+    compiler.apply(claimant("a/two", 81));
+    for port in [80, 81] {
+        assert!(!allows(&compiler.artefact(), WEB, "10.1.0.3", TCP, port));
+    }
+}
+
+#[test]
+fn an_endpoint_whose_pod_is_over_is_isolated() {
+    let mut compiler = compiler(&web_and_db());
+    assert_eq!(compiler.artefact().pods.len(), 2);
+    compiler.apply(objects(&pod("a/web", "app: web", WEB, "").replace("Running", "Failed")).remove(0));
+    assert_eq!(compiler.artefact().pods.len(), 1);
+    assert_eq!(identity_of(&compiler.artefact(), ip(WEB)), IdentityId::UNKNOWN);
+}
+
+#[test]
+fn egress_to_a_named_port_reaches_the_peers_named_and_no_others() {
+    let http = "{name: http, containerPort: 80}";
+    let pods = pod("a/in", "app: in", "10.1.0.3", http) + &pod("a/out", "app: out", "10.1.0.4", http);
+    let spec = "{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], \
+                egress: [{to: [{podSelector: {matchLabels: {app: in}}}], ports: [{port: http}]}]}";
+    let artefact = compiler(&(web_and_db() + &pods + &policy("a/p", spec))).artefact();
+    assert!(allows(&artefact, WEB, "10.1.0.3", TCP, 80));
+    assert!(!allows(&artefact, WEB, "10.1.0.4", TCP, 80));
+}
+
+#[test]
 fn of_two_pods_with_one_address_in_a_set_the_address_stays_when_one_goes() {
     let spec = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: job}}}]}]}";
     let mut compiler = compiler(&(web_and_db() + &policy("a/p", spec)));

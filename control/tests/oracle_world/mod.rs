@@ -293,6 +293,22 @@ impl World {
         addresses
     }
 
+    /// Now and then: a port that a pod of this address has a name for.
+    pub(crate) fn named_port(&self, address: IpAddr, random: &mut StdRng) -> Option<(u8, u16)> {
+        let pod = self.pods.iter().find(|pod| pod.addresses.contains(&address))?;
+        let ports = pod.json["spec"]["containers"][0]["ports"].as_array()?;
+        if ports.is_empty() || !chance(random, 40) {
+            return None;
+        }
+        let port = one_of(random, ports);
+        let protocol = match port["protocol"].as_str()? {
+            "TCP" => 6,
+            "UDP" => 17,
+            _ => 132,
+        };
+        Some((protocol, u16::try_from(port["containerPort"].as_u64()?).ok()?))
+    }
+
     pub(crate) fn show(&self) -> String {
         let mut text: String =
             self.objects.iter().map(|o| serde_json::to_string_pretty(o).unwrap() + "\n").collect();
