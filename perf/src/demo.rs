@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     let began = Instant::now();
     let mut tally = Tally::default();
-    let demo = Demo::start()?;
+    let demo = Demo::start().inspect_err(|_| remove_objects())?;
     let result = demo.tell(&mut tally);
     if let Err(error) = &result {
         eprintln!("{}", demo.lab.report());
@@ -132,15 +132,13 @@ impl Demo {
         lab.try_apply("pods", include_str!("../demo/pods.yaml"))?;
         step("attaching four pods through penstock-cni");
         let attach = |namespace: &str, name: &str| -> Result<Pod> {
-            let asked = Instant::now();
-            let pod =
-                lab.attach(namespace, name, "demo").with_context(|| format!("pod {namespace}/{name}"))?;
+            let pod = lab.attach(namespace, name).with_context(|| format!("pod {namespace}/{name}"))?;
             println!(
                 "  {:<14} {} and {}, in {} ms",
                 pod.name(),
                 pod.v4(),
                 pod.v6(),
-                asked.elapsed().as_millis()
+                pod.attach_time().as_millis()
             );
             pod.listen_tcp(SQL);
             pod.listen_http(HTTP);

@@ -280,6 +280,12 @@ impl Lab {
     }
 
     pub fn add_pod(&self, namespace: &str, name: &str, labels: Labels<'_>) -> Result<Pod> {
+        self.declare_pod(namespace, name, labels)?;
+        self.attach(namespace, name)
+    }
+
+    /// Writes the Pod object (and its namespace's, where there is none), and attaches nothing yet.
+    pub fn declare_pod(&self, namespace: &str, name: &str, labels: Labels<'_>) -> Result<()> {
         let undeclared = {
             let known = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
             !known.iter().any(|known| known == namespace)
@@ -287,32 +293,39 @@ impl Lab {
         if undeclared {
             self.try_namespace(namespace, &[])?;
         }
-        let uid = format!("{}.{namespace}.{name}", self.instance);
-        self.objects.write(&pod_file(namespace, name), &objects::pod(namespace, name, &uid, labels))?;
-        self.attach(namespace, name, &uid)
+        let object = objects::pod(namespace, name, &self.uid(namespace, name), labels);
+        self.objects.write(&pod_file(namespace, name), &object).map(drop)
+    }
+
+    fn uid(&self, namespace: &str, name: &str) -> String {
+        format!("{}.{namespace}.{name}", self.instance)
     }
 
     /// Changes a pod's labels and waits until the change is in force.
     #[track_caller]
     pub fn relabel(&self, pod: &Pod, labels: &[(&str, &str)]) {
-        let uid = format!("{}.{}.{}", self.instance, pod.namespace, pod.name);
-        let object = objects::pod(&pod.namespace, &pod.name, &uid, labels);
+        let object = objects::pod(&pod.namespace, &pod.name, &self.uid(&pod.namespace, &pod.name), labels);
         self.change(|| self.objects.write(&pod_file(&pod.namespace, &pod.name), &object))
             .unwrap_or_else(|error| panic!("relabelling {}: {error:#}", pod.name()));
     }
 
     /// Makes a namespace and has the plugin attach it; the Pod object is the caller's business.
-    pub fn attach(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod> {
+    pub fn attach(&self, namespace: &str, name: &str) -> Result<Pod> {
+        let uid = self.uid(namespace, name);
         let netns_name = format!("{}-p-{namespace}-{name}", self.instance);
         let netns = node::make_netns(&netns_name)?;
-        let add = CniCall::add(self.instance.name(), namespace, name, uid, netns.path());
-        match self.cni(&add) {
+        let add = CniCall::add(self.instance.name(), namespace, name, &uid, netns.path());
+        let asked = Instant::now();
+        let answer = self.cni(&add);
+        let attach_time = asked.elapsed();
+        match answer {
             Ok(result) => Ok(Pod {
                 place: Place::new(format!("{namespace}/{name}"), netns, cni::addresses(&result)),
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 add,
                 result,
+                attach_time,
             }),
             Err(failure) => {
                 node::delete_netns(&netns_name);

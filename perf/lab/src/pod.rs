@@ -3,6 +3,7 @@
 use crate::cni::CniCall;
 use crate::place::Place;
 use std::ops::Deref;
+use std::time::Duration;
 
 /// Probes and servers are those of its [`Place`]. Dropping it ends its servers; it stays attached until
 /// [`Lab::detach`](crate::Lab::detach) or the end of the laboratory.
@@ -13,6 +14,7 @@ pub struct Pod {
     pub(crate) name: String,
     pub(crate) add: CniCall,
     pub(crate) result: serde_json::Value,
+    pub(crate) attach_time: Duration,
 }
 
 impl Pod {
@@ -33,6 +35,11 @@ impl Pod {
     /// What the plugin answered to `ADD`.
     pub fn cni_result(&self) -> &serde_json::Value {
         &self.result
+    }
+
+    /// How long the plugin took to attach it, until policy was live for it.
+    pub fn attach_time(&self) -> Duration {
+        self.attach_time
     }
 }
 
