@@ -125,15 +125,16 @@ impl Snapshot {
                 let class = policy.class_of(identity);
                 addresses.insert(address, LocalAddress { port: record.id, class });
             }
-            let old_port = previous
-                .and_then(|old| old.port(record.id))
-                .filter(|old| old.endpoint == record.endpoint && old.ready == known.is_some());
+            let ready = known.is_some() || record.kind == PortKind::Host;
+            let old_port =
+                previous.and_then(|old| old.port(record.id)).filter(|old| old.endpoint == record.endpoint);
             let revision = match (old_port, previous) {
                 (Some(old_port), Some(old)) => {
                     let unchanged = same_peers
+                        && old_port.ready == ready
                         && same_program(&old.policy, old_port.ingress, &policy, ingress)
                         && same_program(&old.policy, old_port.egress, &policy, egress);
-                    if unchanged { old_port.revision } else { old_port.revision.wrapping_add(1) }
+                    if unchanged { old_port.revision } else { old_port.revision.wrapping_add(1).max(1) }
                 }
                 // Flows name the endpoint too, and an endpoint is never reused: any number will do.
                 _ => 1,
@@ -152,7 +153,7 @@ impl Snapshot {
                     .collect(),
                 addresses: record.addresses,
                 mtu: record.mtu,
-                ready: known.is_some() || record.kind == PortKind::Host,
+                ready,
                 ingress,
                 egress,
                 revision,
@@ -236,4 +237,66 @@ fn same_program(old: &Policy, old_id: ProgramId, new: &Policy, new_id: ProgramId
     let (old, new) = (old.artefact(), new.artefact());
     let (old, new) = (old.programs.get(old_id.index()), new.programs.get(new_id.index()));
     old.is_some() && old == new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_api::artefact::{PodPolicy, Program};
+
+    fn artefact(generation: u64, knows_the_pod: bool) -> Arc<Policy> {
+        let mut artefact = Artefact { generation: Generation(generation), ..Artefact::empty() };
+        artefact.programs.push(Program::default());
+        if knows_the_pod {
+            artefact.pods.push(PodPolicy {
+                pod: PodKey::new("ns", "pod"),
+                addresses: vec!["10.0.0.2".parse().unwrap()],
+                identity: IdentityId::FIRST_COMPILED,
+                other_identities: vec![],
+                ingress: ProgramId(0),
+                egress: ProgramId(0),
+            });
+        }
+        Arc::new(Policy::build(artefact).unwrap())
+    }
+
+    fn parts(policy: Arc<Policy>) -> Parts {
+        let port = PortRecord {
+            id: PortId(1),
+            kind: PortKind::Pod,
+            endpoint: EndpointId(1),
+            pod: Some(PodKey::new("ns", "pod")),
+            mac: [2, 0, 0, 0, 0, 1],
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            mtu: 1500,
+            device: 0,
+        };
+        Parts {
+            policy,
+            ports: vec![port],
+            host_addresses: vec![],
+            pod_ranges: vec!["10.0.0.0/24".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn a_revision_never_comes_back_when_a_pod_is_forgotten_and_known_again() {
+        let mut revisions = Vec::new();
+        let mut last: Option<Snapshot> = None;
+        for (generation, known) in [(1, true), (2, false), (3, true), (4, false), (5, true)] {
+            let next = Snapshot::build(last.as_ref(), parts(artefact(generation, known)));
+            let port = next.port(PortId(1)).unwrap();
+            assert_eq!(port.ready, known);
+            assert!(!revisions.contains(&port.revision), "{} came back: {revisions:?}", port.revision);
+            revisions.push(port.revision);
+            last = Some(next);
+        }
+    }
+
+    #[test]
+    fn a_generation_that_changes_nothing_leaves_the_revision_alone() {
+        let first = Snapshot::build(None, parts(artefact(1, true)));
+        let second = Snapshot::build(Some(&first), parts(artefact(2, true)));
+        assert_eq!(first.port(PortId(1)).unwrap().revision, second.port(PortId(1)).unwrap().revision);
+    }
 }
