@@ -7,9 +7,8 @@ macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// Why a packet was dropped. Sent = delivered + dropped, reason by reason.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
         #[repr(u8)]
-        pub enum DropReason { $($(#[doc = $doc])+ $name,)+ }
+        pub enum DropReason { $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+ }
 
         impl DropReason {
             /// All of them, in the order of their counters.
