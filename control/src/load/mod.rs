@@ -234,7 +234,11 @@ pub(crate) fn list_files(path: &Path, named: bool, files: &mut Vec<PathBuf>, err
     match entries {
         Ok(entries) => {
             for entry in entries {
-                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                // A link to a directory may lead back up here; links to files are how mounted volumes hold theirs.
+                let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                let is_skipped = is_hidden || (is_link && entry.path().is_dir());
+                if !is_skipped {
                     list_files(&entry.path(), false, files, errors);
                 }
             }

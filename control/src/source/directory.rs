@@ -371,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn links_to_files_are_followed_and_links_to_directories_and_pipes_are_not() {
+        use std::os::unix::fs::symlink;
+        let mut bench = Bench::new();
+        let path = |name: &str| bench.dir.path().join(name);
+        fs::create_dir(path(".data")).unwrap();
+        fs::write(path(".data/a.yaml"), deny("p")).unwrap();
+        symlink(".data/a.yaml", path("a.yaml")).unwrap();
+        symlink(".", path("loop.yaml")).unwrap();
+        symlink("nowhere", path("dangling.yaml")).unwrap();
+        nix::unistd::mkfifo(&path("pipe.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(bench.look(), 1);
+        assert!(bench.directory.errors().is_empty());
+    }
+
+    #[test]
     fn a_file_that_moves_to_another_name_is_never_missed() {
         let mut bench = Bench::new();
         bench.write("a.yaml", &deny("p"));
