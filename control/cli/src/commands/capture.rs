@@ -6,7 +6,8 @@
 use crate::client::{Client, close, unexpected};
 use crate::context::{Context, Output};
 use crate::failure::{Failure, output_failure};
-use crate::output::print;
+use crate::output::{self, print};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use nix::sys::signal::{SigSet, Signal};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::pcapng::PcapNgWriter;
@@ -21,6 +22,7 @@ use penstock_api::wire::{self, WireError};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -176,23 +178,58 @@ fn port_of(context: &Context, ports: &[PortStatus], pod: &str) -> Result<PortId,
     )
 }
 
-/// `12.345678 port 3 in 74 bytes 02:.. > 02:.. forwarded`.
+/// `12.345678 port 3 in  74 bytes tcp 10.0.0.2:40000 > 10.0.0.3:80 forwarded`.
 fn line(frame: &CapturedFrame) -> String {
-    let mac = |at: usize| match frame.bytes.get(at..at + 6) {
-        Some(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"),
-        None => "?".to_owned(),
-    };
     format!(
-        "{}.{:06} port {} {} {} bytes {} > {} {}",
+        "{}.{:06} port {} {} {} bytes {} {}",
         frame.time_ns / 1_000_000_000,
         frame.time_ns % 1_000_000_000 / 1000,
         frame.port,
         if frame.inbound { "in " } else { "out" },
         frame.len,
-        mac(6),
-        mac(0),
+        describe(&frame.bytes),
         frame.verdict
     )
+}
+
+/// Who speaks to whom, as far as the frame tells; it may be cut, or nonsense.
+fn describe(frame: &[u8]) -> String {
+    let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else { return "not readable".to_owned() };
+    let (source, destination, protocol) = match &packet.net {
+        Some(LaxNetSlice::Ipv4(ip)) => (
+            IpAddr::from(ip.header().source_addr()),
+            IpAddr::from(ip.header().destination_addr()),
+            ip.payload().ip_number.0,
+        ),
+        Some(LaxNetSlice::Ipv6(ip)) => (
+            IpAddr::from(ip.header().source_addr()),
+            IpAddr::from(ip.header().destination_addr()),
+            ip.payload().ip_number.0,
+        ),
+        Some(LaxNetSlice::Arp(_)) => return "arp".to_owned(),
+        None => {
+            let ether_type = frame.get(12..14).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+            return format!("ethertype {ether_type:#06x}");
+        }
+    };
+    let name = output::protocol(protocol);
+    match packet.transport.as_ref().and_then(ports) {
+        Some((from, to)) => {
+            let (source, destination) =
+                (output::address(source, from, protocol), output::address(destination, to, protocol));
+            format!("{name} {source} > {destination}")
+        }
+        // No ports: not that protocol, or a later fragment.
+        None => format!("{name} {source} > {destination}"),
+    }
+}
+
+fn ports(transport: &TransportSlice<'_>) -> Option<(u16, u16)> {
+    match transport {
+        TransportSlice::Tcp(tcp) => Some((tcp.source_port(), tcp.destination_port())),
+        TransportSlice::Udp(udp) => Some((udp.source_port(), udp.destination_port())),
+        _ => None,
+    }
 }
 
 /// What the file's header says, as tcpdump writes it: some readers refuse a frame that was longer than this before it was
@@ -379,5 +416,22 @@ mod tests {
             failure.contains("shop/nobody") && failure.contains("penstock --instance test ports"),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn a_line_says_who_speaks_to_whom_and_survives_any_frame() {
+        let mut frame = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv6([0xfd; 16], [0xfe; 16], 64)
+            .tcp(40_000, 80, 1, 1024)
+            .write(&mut frame, b"payload")
+            .unwrap();
+        let everyone = "tcp [fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd]:40000 > [fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe]:80";
+        assert_eq!(describe(&frame), everyone);
+        for cut in 0..frame.len() {
+            describe(&frame[..cut]);
+        }
+        assert_eq!(describe(&[0; 60]), "ethertype 0x0000");
+        assert_eq!(describe(&[]), "not readable");
     }
 }
