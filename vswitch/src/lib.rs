@@ -16,6 +16,7 @@ pub mod io;
 pub mod machine;
 pub mod packet;
 pub mod policy;
+pub mod replay;
 pub mod rig;
 pub mod server;
 pub mod snapshot;

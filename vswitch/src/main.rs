@@ -1,5 +1,6 @@
-//! The switch process: `penstock-vswitch run` (the default) and `penstock-vswitch remove`.
+//! The switch process: `penstock-vswitch run` (the default), `remove` and `replay`.
 
+mod replayed;
 mod signals;
 
 use anyhow::{Context, bail};
@@ -32,6 +33,8 @@ enum Command {
         #[command(flatten)]
         flags: Box<Flags>,
     },
+    /// Send captured frames through the pipeline on memory, without root, and say what becomes of each.
+    Replay(replayed::ReplayArgs),
     /// Remove what a stopped switch left in the kernel: interfaces, namespace, programs, maps and tables.
     Remove {
         #[arg(long, env = "PENSTOCK_INSTANCE", default_value = Instance::DEFAULT)]
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => run(&cli.flags),
         Some(Command::Run { flags }) => run(&flags),
+        Some(Command::Replay(args)) => replayed::run(args),
         Some(Command::Remove { instance, purge }) => remove(&instance, purge),
     };
     match result {
