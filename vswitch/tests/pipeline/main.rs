@@ -4,5 +4,6 @@
 //! transmitted, held or dropped for a counted reason.
 
 mod frames;
+mod live;
 mod reach;
 mod world;
