@@ -6,8 +6,9 @@ mod signals;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use penstock_api::Instance;
+use penstock_net::Netns;
 use penstock_vswitch::config::{Config, Flags, cpus_allowed};
-use penstock_vswitch::machine;
+use penstock_vswitch::machine::{self, Crew};
 use penstock_vswitch::server::{self, HostAddresses, InstanceLock, Paths, Server};
 use signals::{End, Signals};
 use std::io::ErrorKind;
@@ -47,7 +48,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_else(|_| "info".into());
+    let filter = match tracing_subscriber::EnvFilter::try_new(&cli.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!(
+                "penstock-vswitch: --log {:?}: {error}; write a level, as info, or module=level",
+                cli.log
+            );
+            return ExitCode::FAILURE;
+        }
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let result = match cli.command {
         None => run(&cli.flags),
@@ -77,24 +87,23 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
-    let mut config = Config::load(flags, &cpus_allowed())?;
+    let config = Config::load(flags, &cpus_allowed())?;
     require_root()?;
     let paths = Paths::of(&config.instance);
     let lock = InstanceLock::take(&paths)?;
     let signals = Signals::block().context("cannot block signals")?;
-
-    let (machine, workers, idlers) = machine::open(&mut config)?;
-    let host_addresses = HostAddresses::of_this_namespace(&config.instance)?;
-    let prepared = Server::prepare(server::Parts {
-        config,
-        paths,
-        lock,
-        kernel: Box::new(machine),
-        workers,
-        host_addresses,
-    })?;
-    let crew = idlers.start()?;
-    let server = prepared.serve()?;
+    let instance = config.instance.clone();
+    let is_new = !Netns::exists(instance.netns());
+    let (server, crew) = match start(config, paths, lock) {
+        Ok(running) => running,
+        Err(error) => {
+            // What was there before stays for the next attempt; what this one made for nothing goes.
+            if is_new && let Err(error) = machine::remove(&instance) {
+                tracing::warn!("what was begun could not be removed again: {error}");
+            }
+            return Err(error);
+        }
+    };
     let end = signals.wait(|| crew.has_lost_one()).context("cannot wait for signals")?;
     if let End::Asked(signal) = end {
         tracing::info!("{signal}: stopping; what is attached stays attached");
@@ -108,6 +117,21 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
             "a worker ended by itself, which is a defect; what is attached stays attached; restart the switch"
         ),
     }
+}
+
+fn start(mut config: Config, paths: Paths, lock: InstanceLock) -> anyhow::Result<(Server, Crew)> {
+    let (machine, workers, idlers) = machine::open(&mut config)?;
+    let host_addresses = HostAddresses::of_this_namespace(&config.instance)?;
+    let prepared = Server::prepare(server::Parts {
+        config,
+        paths,
+        lock,
+        kernel: Box::new(machine),
+        workers,
+        host_addresses,
+    })?;
+    let crew = idlers.start()?;
+    Ok((prepared.serve()?, crew))
 }
 
 /// Directories are the caller's: others keep things there too (pods of the laboratory, addresses in use), and

@@ -273,8 +273,10 @@ pub fn remove(instance: &Instance) -> Result<(), SetupError> {
             .map_err(|e| SetupError::Enter(name.to_owned(), e))??;
         Netns::delete(name)?;
     }
+    // It went with its inner end, unless the namespace's name was taken away by somebody else. Then it is ours only if it
+    // knows our gateway: the name alone may be a stranger's.
     if let Some(link) = netlink.link(&instance.host_interface())?
-        && link.kind.as_deref() == Some("veth")
+        && netlink.neighbours(link.index)?.iter().any(|neighbour| neighbour.mac == Some(gateway::MAC.0))
     {
         netlink.delete_link(link.index)?;
     }

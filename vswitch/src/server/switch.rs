@@ -388,12 +388,20 @@ impl Shared {
             return;
         }
         match store::write(&self.paths.artefact(), policy.artefact()) {
-            Ok(()) => *disk = Disk { generation, failed: None },
+            Ok(()) => {
+                disk.generation = generation;
+                // A newer one may have failed meanwhile, and still has to be tried again.
+                disk.failed = disk.failed.take().filter(|(failed, _)| failed.generation() > generation);
+            }
             Err(error) => {
                 tracing::error!(
                     "generation {generation} is in force, but a restart would not know it: {error}"
                 );
-                disk.failed = Some((policy.clone(), error.to_string()));
+                let newest = match disk.failed.take() {
+                    Some((failed, _)) if failed.generation() > generation => failed,
+                    _ => policy.clone(),
+                };
+                disk.failed = Some((newest, error.to_string()));
             }
         }
     }

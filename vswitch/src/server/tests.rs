@@ -73,6 +73,26 @@ fn while_one_attach_waits_everybody_else_is_served() {
 }
 
 #[test]
+fn two_hundred_pods_attach_at_once() {
+    let bench = Bench::new();
+    let everybody: Vec<u8> = (1..=200).collect();
+    bench.install(artefact(1, &everybody));
+    bench.machine(|machine| machine.host_ends.extend(everybody.iter().map(|&n| port(n).host_end)));
+    std::thread::scope(|scope| {
+        for &n in &everybody {
+            let bench = &bench;
+            scope.spawn(move || {
+                let answer = bench.ask(&Request::Attach { port: port(n), wait_ms: 10_000 });
+                assert!(is_attached(&answer), "{answer:?}");
+            });
+        }
+    });
+    let endpoints: std::collections::BTreeSet<_> = bench.pod_ports().iter().map(|p| p.endpoint).collect();
+    assert_eq!((endpoints.len(), bench.status().endpoints_ready), (200, 200));
+    assert_eq!(bench.machine(|machine| machine.attached.len()), 200);
+}
+
+#[test]
 fn a_detach_ends_the_attach_that_waits() {
     let bench = Bench::new();
     bench.machine(|machine| machine.host_ends.insert("pt1".into()));
