@@ -5,5 +5,6 @@
 
 mod frames;
 mod live;
+mod random;
 mod reach;
 mod world;
