@@ -161,6 +161,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
     let for_control = arguments.for_control(context)?;
     let log_to = if arguments.foreground { LogTo::Inherit } else { LogTo::File };
     let began = Instant::now();
+    let signals = hold_signals()?;
 
     let switch_pid = answering_pid(context).or_else(|| Program::Switch.running(context));
     let control_pid = Program::Control.running(context);
@@ -194,7 +195,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
     }
     report(context, began.elapsed(), out)?;
     if arguments.foreground {
-        return stay(context, started, out);
+        return stay(context, started, &signals, out);
     }
     // They live on without us.
     started.children.clear();
@@ -281,13 +282,21 @@ fn report(context: &Context, took: Duration, out: &mut dyn Write) -> Result<(), 
     Ok(())
 }
 
-/// Waits for a signal, or for one of the programs to end, and stops what is left.
-fn stay(context: &Context, mut started: Started<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD] {
-        signals.add(signal);
-    }
+/// An interrupted start would leave one program without the other, so signals wait until both are up, which takes a bounded
+/// time. The programs start with none blocked.
+fn hold_signals() -> Result<SigSet, Failure> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
     signals.thread_block().map_err(|error| Failure::failed(format!("signals cannot be blocked: {error}")))?;
+    Ok(signals)
+}
+
+/// Waits for a signal, or for one of the programs to end, and stops what is left.
+fn stay(
+    context: &Context,
+    mut started: Started<'_>,
+    signals: &SigSet,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     loop {
         if let Some((program, how)) = started.ended() {
             return Err(Failure::failed(format!(
