@@ -142,6 +142,19 @@ fn an_interface_name_that_is_taken_is_said_and_nothing_is_left_or_lost() {
 }
 
 #[test]
+fn a_namespace_of_that_name_that_is_not_a_switchs_is_left_alone() {
+    let host = Host::new("netns");
+    let theirs = Netns::create(host.instance.netns()).unwrap();
+    Netlink::open_in(&theirs).unwrap().create_veth(&VethSpec::new("eth0", "eth1")).unwrap();
+    for arguments in [&["run"][..], &["remove"]] {
+        let said = refusal(&host.run(arguments));
+        assert!(said.contains("exists and is not a switch's: it holds eth"), "{said}");
+        assert!(Netlink::open_in(&theirs).unwrap().link("eth0").unwrap().is_some());
+    }
+    Netns::delete(host.instance.netns()).unwrap();
+}
+
+#[test]
 fn a_configuration_with_an_unknown_key_is_refused_before_anything_is_made() {
     let host = Host::new("unknown");
     let file = std::env::temp_dir().join("pt-unknown.toml");

@@ -27,6 +27,10 @@ pub enum SetupError {
         "interface {0} exists and is not ours (its peer is not in namespace {1}); rename it or choose another instance name"
     )]
     NameTaken(String, String),
+    #[error(
+        "the namespace {0} exists and is not a switch's: it holds {1} and none of our interfaces; choose another instance name"
+    )]
+    NetnsTaken(String, String),
     #[error("cannot mount a bpf file system on /sys/fs/bpf: {0}; mount it by `mount -t bpf bpf /sys/fs/bpf`")]
     BpfMount(std::io::Error),
     #[error("{0} workers were asked for, {WORKERS_MAX} are possible")]
@@ -78,7 +82,7 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
     }
     mount_bpf()?;
     let name = plan.instance.netns();
-    let netns = if Netns::exists(name) { Netns::open(name)? } else { Netns::create(name)? };
+    let netns = if Netns::exists(name) { open_ours(name)? } else { Netns::create(name)? };
     let host_netns = Netns::current()?;
     let enter = |e| SetupError::Enter(name.to_owned(), e);
     let mut notes = Vec::new();
@@ -108,6 +112,21 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
         }
     }
     Ok((Links { netns, trunks, host_mac, notes }, programs))
+}
+
+/// Opens a namespace that may have been named by somebody else, a container's for instance. Ours is empty (we got no further) or
+/// has one of the interfaces that are made first and go last.
+fn open_ours(name: &str) -> Result<Netns, SetupError> {
+    let netns = Netns::open(name)?;
+    let links = Netlink::open_in(&netns)?.links()?;
+    let names = || links.iter().map(|link| link.name.as_str()).filter(|name| *name != "lo");
+    let first_made = [inside::HOST.to_owned(), inside::trunk_near(WorkerId(0))];
+    match names().next() {
+        Some(stranger) if !names().any(|name| first_made.iter().any(|ours| ours == name)) => {
+            Err(SetupError::NetnsTaken(name.to_owned(), stranger.to_owned()))
+        }
+        _ => Ok(netns),
+    }
 }
 
 fn mount_bpf() -> Result<(), SetupError> {
@@ -255,12 +274,15 @@ pub fn remove(instance: &Instance) -> Result<(), SetupError> {
     let netlink = Netlink::open()?;
     let name = instance.netns();
     if Netns::exists(name) {
-        let netns = Netns::open(name)?;
+        let netns = open_ours(name)?;
         // Host ends first: deleting a namespace deletes its veths a moment later, deleting a link deletes both ends now.
         netns
             .run(|| -> Result<(), NetError> {
                 let inside = Netlink::open()?;
-                for link in inside.links()? {
+                let mut links = inside.links()?;
+                // Last what says that the namespace is ours, should we be interrupted.
+                links.sort_by_key(|link| link.name == inside::HOST);
+                for link in links {
                     if link.name != "lo"
                         && let Err(error) = inside.delete_link(link.index)
                         && !error.is_not_found()

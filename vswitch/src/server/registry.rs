@@ -441,6 +441,12 @@ mod tests {
         stored.next_endpoint = 2; // endpoint 2 was "never given out"
         let (again, refused) = Registry::restore(stored, 16);
         assert_eq!((again.present().count(), refused.len()), (1, 1));
+        let mut stored = registry.stored();
+        stored.ports[0].id = PortId::HOST;
+        assert_eq!(Registry::restore(stored, 16).1.len(), 1, "nobody is the host");
+        let mut stored = registry.stored();
+        stored.ports[1].id = stored.ports[0].id;
+        assert_eq!(Registry::restore(stored, 16).1[0].1, "its slot is taken");
         let (again, refused) = Registry::restore(registry.stored(), 2);
         assert_eq!((again.present().count(), refused[0].1), (1, "its slot is beyond ports_max"));
     }

@@ -33,6 +33,24 @@ fn attach_answers_when_policy_for_the_pod_is_in_force_on_every_worker() {
 }
 
 #[test]
+fn an_attach_is_not_answered_while_one_worker_lacks_the_policy() {
+    let bench = Bench::new();
+    bench.machine(|machine| machine.host_ends.insert("pt1".into()));
+    let mut plugin = bench.connect();
+    plugin.send(&Request::Attach { port: port(1), wait_ms: 60_000 });
+    eventually("it is attached", || bench.pod_ports().len() == 1);
+    bench.workers[1].stuck.store(true, Ordering::Relaxed);
+    let (code, _) = error(bench.install(artefact(1, &[1])));
+    assert_eq!(code, ErrorCode::NotReady);
+    assert!(bench.pod_ports()[0].ready, "the other worker would let it through");
+    plugin.0.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(plugin.0.read(&mut [0]).is_err(), "it was answered");
+    bench.workers[1].stuck.store(false, Ordering::Relaxed);
+    plugin.0.set_read_timeout(None).unwrap();
+    assert!(is_attached(&plugin.receive()));
+}
+
+#[test]
 fn without_policy_in_time_the_attach_is_undone_and_says_what_was_missing() {
     let bench = Bench::new();
     let (code, text) = error(bench.attach(&port(1)));
@@ -165,6 +183,35 @@ fn what_the_kernel_refuses_to_detach_is_out_of_force_and_tried_again() {
     bench.machine(|machine| machine.refuse_detach = None);
     eventually("it is tried again", || !bench.status().notes.iter().any(|n| n.contains("keeps it")));
     assert!(bench.machine(|machine| machine.attached.is_empty()));
+}
+
+#[test]
+fn a_host_end_the_kernel_keeps_cannot_be_attached_anew_yet() {
+    let bench = Bench::new();
+    bench.install(artefact(1, &[1]));
+    bench.attach(&port(1));
+    bench.machine(|machine| machine.refuse_detach = Some("busy".into()));
+    bench.ask(&Request::Detach { container_id: "c1".into(), interface: "eth0".into() });
+    let again = PodPort { container_id: "c2".into(), ..port(1) };
+    let (code, text) = error(bench.attach(&again));
+    assert_eq!(code, ErrorCode::Kernel);
+    assert!(text.contains("pt1 is still being detached from port 1"), "{text}");
+    bench.machine(|machine| machine.refuse_detach = None);
+    assert!(is_attached(&bench.attach(&again)), "tried again at once, not only every second");
+}
+
+#[test]
+fn a_pod_that_cannot_be_adopted_is_out_of_force_and_named() {
+    let mut bench = Bench::new();
+    bench.install(artefact(1, &[1]));
+    bench.attach(&port(1));
+    bench.stop();
+    bench.machine(|machine| machine.refuse_attach = Some("pt1: the program was refused".into()));
+    bench.start().unwrap();
+    assert!(bench.pod_ports().is_empty());
+    let notes = bench.status().notes;
+    assert!(notes.iter().any(|note| note.contains("default/pod1 was not adopted")), "{notes:?}");
+    assert_eq!(bench.machine(|machine| machine.calls.last().cloned()), Some("detach pt1".into()));
 }
 
 #[test]
