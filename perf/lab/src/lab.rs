@@ -36,6 +36,8 @@ pub struct LabOptions {
     pub polling: Option<Polling>,
     /// The switch's default when empty.
     pub pod_ranges: Vec<IpNet>,
+    /// The switch's configuration file.
+    pub switch_config: Option<PathBuf>,
     /// Further arguments of `penstock-vswitch run`.
     pub switch_arguments: Vec<String>,
     /// False: no control plane; [`Lab::install`] says what is allowed.
@@ -52,6 +54,7 @@ impl Default for LabOptions {
             mtu: 1500,
             polling: None,
             pod_ranges: vec![],
+            switch_config: None,
             switch_arguments: vec![],
             with_control: true,
             objects: None,
@@ -148,9 +151,18 @@ impl Lab {
 
     /// Starts the switch and the control plane, as after a stop or a crash.
     pub fn start_switch(&self) -> Result<()> {
+        self.start_programs(self.options.with_control)
+    }
+
+    /// Starts the switch alone: it enforces what is kept on disk.
+    pub fn start_switch_only(&self) -> Result<()> {
+        self.start_programs(false)
+    }
+
+    fn start_programs(&self, with_control: bool) -> Result<()> {
         let o = &self.options;
         let mut arguments: Vec<String> = vec!["up".into(), "--mtu".into(), o.mtu.to_string()];
-        match o.with_control {
+        match with_control {
             true => arguments.extend(["--objects".into(), self.objects.dir().display().to_string()]),
             false => arguments.push("--switch-only".into()),
         }
@@ -162,6 +174,9 @@ impl Lab {
         }
         for range in &o.pod_ranges {
             arguments.extend(["--pod-range".into(), range.to_string()]);
+        }
+        if let Some(config) = &o.switch_config {
+            arguments.extend(["--config".into(), config.display().to_string()]);
         }
         if !o.switch_arguments.is_empty() {
             arguments.push("--".into());
@@ -297,6 +312,11 @@ impl Lab {
         self.objects.write(&pod_file(namespace, name), &object).map(drop)
     }
 
+    /// The name of the network namespace a pod has, or will have.
+    pub fn netns_of(&self, namespace: &str, name: &str) -> String {
+        format!("{}-p-{namespace}-{name}", self.instance)
+    }
+
     fn uid(&self, namespace: &str, name: &str) -> String {
         format!("{}.{namespace}.{name}", self.instance)
     }
@@ -311,10 +331,16 @@ impl Lab {
 
     /// Makes a namespace and has the plugin attach it; the Pod object is the caller's business.
     pub fn attach(&self, namespace: &str, name: &str) -> Result<Pod> {
+        self.attach_with(namespace, name, |_| {})
+    }
+
+    /// As [`Lab::attach`], with the call bent before it is made.
+    pub fn attach_with(&self, namespace: &str, name: &str, bend: impl FnOnce(&mut CniCall)) -> Result<Pod> {
         let uid = self.uid(namespace, name);
-        let netns_name = format!("{}-p-{namespace}-{name}", self.instance);
+        let netns_name = self.netns_of(namespace, name);
         let netns = node::make_netns(&netns_name)?;
-        let add = CniCall::add(self.instance.name(), namespace, name, &uid, netns.path());
+        let mut add = CniCall::add(self.instance.name(), namespace, name, &uid, netns.path());
+        bend(&mut add);
         let asked = Instant::now();
         let answer = self.cni(&add);
         let attach_time = asked.elapsed();

@@ -41,6 +41,7 @@ mod programs;
 mod serve;
 mod switch;
 mod transfer;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -54,3 +55,4 @@ pub use place::Place;
 pub use pod::Pod;
 pub use probe::{Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
 pub use transfer::{Latency, RunningTransfer, Transfer};
+pub use wire::{Watch, Wire};

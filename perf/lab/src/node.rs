@@ -91,7 +91,7 @@ pub(crate) fn make_netns(name: &str) -> Result<Netns> {
     let set_up = || -> Result<()> {
         let netlink = Netlink::open_in(&netns)?;
         netlink.set_up(netlink.existing("lo")?.index, true)?;
-        netns.run(allow_ping)??;
+        netns.run(allow_icmp)??;
         Ok(())
     };
     match set_up() {
@@ -103,9 +103,12 @@ pub(crate) fn make_netns(name: &str) -> Result<Netns> {
     }
 }
 
-/// Ping sockets are closed to everybody in a new namespace, root included.
-fn allow_ping() -> Result<(), NetError> {
-    sysctl::set("net/ipv4/ping_group_range", "0 2147483647")
+/// Ping sockets are closed to everybody in a new namespace, root included. And a kernel tells a peer of one error a second,
+/// after a few: a probe of a closed port would be a matter of chance.
+fn allow_icmp() -> Result<(), NetError> {
+    sysctl::set("net/ipv4/ping_group_range", "0 2147483647")?;
+    sysctl::set("net/ipv4/icmp_ratelimit", "0")?;
+    sysctl::set("net/ipv6/icmp/ratelimit", "0")
 }
 
 pub(crate) fn delete_netns(name: &str) {

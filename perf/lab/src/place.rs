@@ -3,6 +3,7 @@
 use crate::probe::{self, Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
 use crate::serve::{self, Server};
 use crate::transfer::{self, Latency, RunningTransfer};
+use crate::wire::{Watch, Wire};
 use anyhow::Result;
 use penstock_net::Netns;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -157,6 +158,18 @@ impl Place {
     ) -> Result<HttpAnswer, Outcome> {
         let to = SocketAddr::new(to.into(), port);
         self.run(|| probe::http_get(to, path, timeout))
+    }
+
+    /// A socket for whole frames on one of its interfaces. Panics when there is no such interface.
+    #[track_caller]
+    pub fn wire(&self, interface: &str) -> Wire {
+        Wire::open(&self.netns, interface).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Counts the frames that arrive on one of its interfaces and are `wanted`, from now on.
+    #[track_caller]
+    pub fn watch(&self, interface: &str, wanted: impl Fn(&[u8]) -> bool + Send + 'static) -> Watch {
+        Watch::start(self.wire(interface), wanted).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Begins a bulk transfer to `address` of `to` over TCP `port`, which nobody may listen on.

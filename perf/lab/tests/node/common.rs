@@ -1,0 +1,99 @@
+//! What the tests of nodes share.
+
+use etherparse::PacketBuilder;
+use penstock_lab::{Lab, LabOptions, Place, Pod};
+use penstock_net::Netlink;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// Longer than anything may take on a machine that compiles beside us.
+pub(crate) const LONG: Duration = Duration::from_secs(5);
+
+pub(crate) const TCP: u16 = 5432;
+pub(crate) const UDP: u16 = 53;
+
+/// Nobody may send to any pod of `shop`.
+pub(crate) const DENY_INGRESS: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: deny}, \
+     spec: {podSelector: {}, policyTypes: [Ingress]}}";
+
+/// A node with `shop/web` and `shop/db`; `db` echoes on [`TCP`] and [`UDP`].
+pub(crate) fn shop(name: &str, options: LabOptions) -> (Lab, Pod, Pod) {
+    let lab = Lab::with(name, options);
+    let web = lab.pod("shop", "web", &[("app", "web")]);
+    let db = lab.pod("shop", "db", &[("app", "db")]);
+    db.listen_tcp(TCP);
+    db.listen_udp(UDP);
+    (lab, web, db)
+}
+
+pub(crate) fn workers(workers: u8) -> LabOptions {
+    LabOptions { workers: Some(workers), ..LabOptions::default() }
+}
+
+/// Both addresses of a place.
+pub(crate) fn both(place: &Place) -> [IpAddr; 2] {
+    [place.v4().into(), place.v6().into()]
+}
+
+/// Waits until something is so. Panics with `what` when it does not become so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !so() {
+        assert!(Instant::now() < deadline, "after {LONG:?} still not so: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn mac_of(place: &Place, interface: &str) -> [u8; 6] {
+    Netlink::open_in(place.netns()).unwrap().existing(interface).unwrap().mac
+}
+
+pub(crate) fn set_mtu(place: &Place, interface: &str, mtu: u32) {
+    let netlink = Netlink::open_in(place.netns()).unwrap();
+    let index = netlink.existing(interface).unwrap().index;
+    netlink.set_mtu(index, mtu).unwrap();
+}
+
+/// A whole UDP frame.
+pub(crate) fn udp_frame(
+    macs: ([u8; 6], [u8; 6]),
+    addresses: (IpAddr, IpAddr),
+    port: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(macs.0, macs.1);
+    let ip = match addresses {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
+        mixed => panic!("{mixed:?} are of two families"),
+    };
+    let mut frame = Vec::new();
+    ip.udp(40_000, port).write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// Is it an IP packet to this address?
+pub(crate) fn is_to(address: IpAddr) -> impl Fn(&[u8]) -> bool + Send + 'static {
+    move |frame| {
+        let (ether_type, range) = match address {
+            IpAddr::V4(_) => ([0x08, 0x00], 30..34),
+            IpAddr::V6(_) => ([0x86, 0xdd], 38..54),
+        };
+        let bytes = match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        frame.get(12..14) == Some(&ether_type[..]) && frame.get(range) == Some(&bytes[..])
+    }
+}
+
+/// A UDP socket of a place, of the family of `to` and connected to it.
+pub(crate) fn udp_socket(place: &Place, to: impl Into<IpAddr>, port: u16) -> UdpSocket {
+    let to = to.into();
+    let any: IpAddr = if to.is_ipv4() { [0u8; 4].into() } else { [0u16; 8].into() };
+    let socket = place.run(|| UdpSocket::bind((any, 0))).unwrap();
+    socket.connect((to, port)).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket
+}

@@ -1,0 +1,12 @@
+//! A node whose pods, host and switch misbehave: what must hold over real AF_XDP in network namespaces. Needs root.
+//!
+//! One executable, so that it is linked once; a module for each kind of trouble. Every test makes a node of its own and prints
+//! the switch's state when it fails.
+
+mod answers;
+mod common;
+mod mtu;
+mod offloads;
+mod policy;
+mod spoofing;
+mod steering;

@@ -1,0 +1,73 @@
+//! Sizes: jumbo frames, pods of different MTUs, and a pod that gives itself a larger one than it was given.
+
+use crate::common::{LONG, TCP, UDP, both, set_mtu, shop, udp_socket, until, workers};
+use penstock_api::DropReason;
+use penstock_lab::LabOptions;
+use penstock_lab::Outcome::Reached;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+#[test]
+fn jumbo_frames_carry_tcp_and_datagrams_whole() {
+    let (lab, web, db) = shop("jumbo", LabOptions { mtu: 9000, ..workers(1) });
+    for to in both(&db) {
+        let whole = db.watch("eth0", |frame| frame.len() > 8_000);
+        assert_eq!(web.udp_echo(to, UDP, 8_000, LONG), Reached, "{to}");
+        until("a datagram of 8 KB arrived in one frame", || whole.count() == 1);
+        assert_eq!(web.udp_echo(to, UDP, 60_000, LONG), Reached, "{to}");
+        assert_eq!(web.ping_with(to, 20_000, LONG), Reached, "{to}");
+        let port = if to.is_ipv4() { 5001 } else { 5002 };
+        let done = web.start_transfer(&db, to, port, Duration::from_secs(1)).unwrap().finish().unwrap();
+        eprintln!("{to}: {:.2} Gb/s at MTU 9000", done.gigabits_per_second());
+        assert!(done.bytes > 5_000_000, "{to}: {done:?}");
+        assert_eq!(lab.host().connect_within(to, TCP, LONG), Reached);
+    }
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn a_pod_with_a_small_mtu_is_found_out_by_path_mtu_discovery() {
+    let (lab, web, _) = shop("mixed", workers(2));
+    lab.declare_pod("shop", "small", &[]).unwrap();
+    lab.settled().unwrap();
+    let small = lab.attach_with("shop", "small", |call| call.configuration["mtu"] = 1400.into()).unwrap();
+    let receiver = small.run(|| UdpSocket::bind(("::", UDP))).unwrap();
+    receiver.set_read_timeout(Some(LONG)).unwrap();
+    // It says that it takes 1500 bytes, so that senders do not know better from the start.
+    set_mtu(&small, "eth0", 1500);
+    for to in both(&small) {
+        // Linux forbids routers to cut what fits its own interface, until it is told of a smaller one.
+        let socket = udp_socket(&web, to, UDP);
+        let mut buffer = [0; 2000];
+        socket.send(&[1; 1300]).unwrap();
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 1300, "{to}: what fits passes");
+        let before = lab.drops(DropReason::TooBig);
+        socket.send(&[2; 1440]).unwrap();
+        let error = socket.recv(&mut buffer).expect_err("a datagram too large for the pod was answered");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EMSGSIZE), "{to}: {error}");
+        assert!(lab.drops(DropReason::TooBig) > before);
+        socket.send(&[3; 1440]).unwrap();
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 1440, "{to}: now in pieces");
+        let port = if to.is_ipv4() { 5001 } else { 5002 };
+        let done = web.start_transfer(&small, to, port, Duration::from_secs(1)).unwrap().finish().unwrap();
+        assert!(done.bytes > 1_000_000, "{to}: {done:?}");
+    }
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn tcp_finds_the_small_mtu_of_a_pod_that_lies_about_it() {
+    let (lab, web, _) = shop("mtcp", workers(1));
+    lab.declare_pod("shop", "small", &[]).unwrap();
+    lab.settled().unwrap();
+    let small = lab.attach_with("shop", "small", |call| call.configuration["mtu"] = 1400.into()).unwrap();
+    set_mtu(&small, "eth0", 1500);
+    for to in both(&small) {
+        // Nobody has learned anything yet: the first segments are too large.
+        let port = if to.is_ipv4() { 5001 } else { 5002 };
+        let done = web.start_transfer(&small, to, port, Duration::from_secs(1)).unwrap().finish().unwrap();
+        assert!(done.bytes > 1_000_000, "{to}: {done:?}");
+    }
+    assert!(lab.drops(DropReason::TooBig) > 0, "nothing was too big, which proves nothing");
+    lab.assert_frames_conserved();
+}
