@@ -506,9 +506,8 @@ impl Kernel for Machine {
         self.devices.get(worker.index()).cloned().unwrap_or_default()
     }
 
-    fn host_end_exists(&mut self, host_end: &str) -> bool {
+    fn host_end_exists(&mut self, host_end: &str) -> Result<bool, KernelError> {
         self.inside(|_, netlink| Ok(netlink.link(host_end).map_err(KernelError::new)?.is_some()))
-            .unwrap_or(false)
     }
 
     fn host_mac(&self) -> [u8; 6] {

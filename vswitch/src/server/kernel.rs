@@ -39,8 +39,9 @@ pub trait Kernel: Send {
     /// The sockets a worker holds, and how they are bound.
     fn devices(&self, worker: WorkerId) -> Vec<DeviceStatus>;
 
-    /// Does an interface of this name exist in the instance's namespace?
-    fn host_end_exists(&mut self, host_end: &str) -> bool;
+    /// Does an interface of this name exist in the instance's namespace? A question that could not be answered is an error:
+    /// a pod is given up for a plain no only.
+    fn host_end_exists(&mut self, host_end: &str) -> Result<bool, KernelError>;
 
     /// The MAC of the host's end of `penstock0`: what frames to the host are addressed to.
     fn host_mac(&self) -> [u8; 6];

@@ -180,6 +180,15 @@ impl Registry {
         Ok(Admission::New)
     }
 
+    /// Pods whose presence keeps this port from being attached.
+    pub(crate) fn rivals(&self, port: &PodPort) -> Vec<Registered> {
+        let is_rival = |other: &&Registered| {
+            let same = other.port.container_id == port.container_id && other.port.interface == port.interface;
+            !other.is_direct() && (same || port.addresses.iter().any(|a| other.port.addresses.contains(a)))
+        };
+        self.present().filter(is_rival).cloned().collect()
+    }
+
     /// Gives the port a slot and an endpoint id.
     pub(crate) fn add(&mut self, port: PodPort) -> Result<PortId, Failure> {
         self.insert(port, None, 0)

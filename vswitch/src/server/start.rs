@@ -178,7 +178,8 @@ fn adopt(registry: &mut Registry, kernel: &mut dyn Kernel, config: &Config, note
     let pods: Vec<_> = registry.present().filter(|port| !port.is_direct()).cloned().collect();
     for port in pods {
         let (id, pod, host_end) = (port.id, &port.port.pod, &port.port.host_end);
-        if !kernel.host_end_exists(host_end) {
+        // One whose interface cannot even be asked for fails below, and is named.
+        if let Ok(false) = kernel.host_end_exists(host_end) {
             // The machine was rebooted, or the pod was deleted while nobody was listening.
             tracing::warn!(%id, %pod, host_end, "not adopted: its interface is gone");
             registry.leave(id);

@@ -165,8 +165,19 @@ impl Shared {
         registry::validate(port, &self.config)?;
         let deadline = Instant::now() + wait.min(WAIT_MAX);
         let mut switch = lock(&self.switch);
-        let (id, is_ours) = match switch.registry.admit(port, &switch.host_addresses)? {
-            Admission::Already(id) => (id, false),
+        let mut admission = switch.registry.admit(port, &switch.host_addresses);
+        if admission.is_err() {
+            let rivals = switch.registry.rivals(port);
+            if self.remove_dead(&mut switch, &rivals) {
+                admission = switch.registry.admit(port, &switch.host_addresses);
+            }
+        }
+        let (id, is_ours) = match admission? {
+            Admission::Already(id) => {
+                // Whoever asks again may have lost more than our answer.
+                self.attach_in_kernel(&switch, id)?;
+                (id, false)
+            }
             Admission::New => (self.admit(&mut switch, port)?, true),
         };
         let endpoint = switch.endpoint(id).expect("it was found or added under this lock");
@@ -215,15 +226,9 @@ impl Shared {
             return Err(Failure::new(ErrorCode::Kernel, format!("nothing was attached: {error}")));
         }
         lock(&self.tally).turn_over(&self.workers.counters, id);
-        let attached = self.publish(switch).and_then(|()| {
-            let record = switch.registry.get(id).map(Registered::record).expect("it was added above");
-            let mut kernel = lock(&self.kernel);
-            kernel
-                .attach_pod(&record, &port.host_end)
-                .map_err(|error| Failure::new(ErrorCode::Kernel, error))?;
-            let drops = kernel.drops();
+        let attached = self.publish(switch).and_then(|()| self.attach_in_kernel(switch, id)).map(|()| {
+            let drops = lock(&self.kernel).drops();
             lock(&self.tally).turn_over_kernel(&drops, id);
-            Ok(())
         });
         if let Err(failure) = attached {
             self.remove(switch, id);
@@ -233,6 +238,27 @@ impl Shared {
         tracing::info!(%id, %endpoint, pod = %port.pod, container = port.container_id, "attached");
         self.subscribers.tell(&Event::Attached { endpoint, port: port.clone() });
         Ok(id)
+    }
+
+    fn attach_in_kernel(&self, switch: &Switch, id: PortId) -> Result<(), Failure> {
+        let port = switch.registry.get(id).expect("the caller has found or added it under this lock");
+        lock(&self.kernel)
+            .attach_pod(&port.record(), &port.port.host_end)
+            .map_err(|error| Failure::new(ErrorCode::Kernel, error))
+    }
+
+    /// Removes those of these ports whose interface is gone: pods that ended without anybody telling us. Was there one?
+    fn remove_dead(&self, switch: &mut Switch, ports: &[Registered]) -> bool {
+        let mut removed = false;
+        for port in ports {
+            let exists = lock(&self.kernel).host_end_exists(&port.port.host_end);
+            if let Ok(false) = exists {
+                tracing::warn!(id = %port.id, pod = %port.port.pod, "detached: its interface is gone, and somebody needs its place");
+                self.remove(switch, port.id);
+                removed = true;
+            }
+        }
+        removed
     }
 
     fn why_not_ready(&self, switch: &Switch, port: &PodPort, waited: Duration) -> Failure {

@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) attached: BTreeMap<String, PortId>,
     pub(crate) refuse_attach: Option<String>,
     pub(crate) refuse_detach: Option<String>,
+    /// Whether an interface exists cannot be found out.
+    pub(crate) answers_nothing: bool,
     pub(crate) drops: Vec<(Option<PortId>, DropReason, u64)>,
     /// In which order it was asked for what.
     pub(crate) calls: Vec<String>,
@@ -77,8 +79,12 @@ impl Kernel for Double {
         Vec::new()
     }
 
-    fn host_end_exists(&mut self, host_end: &str) -> bool {
-        lock(&self.0).host_ends.contains(host_end)
+    fn host_end_exists(&mut self, host_end: &str) -> Result<bool, KernelError> {
+        let machine = lock(&self.0);
+        match machine.answers_nothing {
+            true => Err(KernelError::new("too many open files")),
+            false => Ok(machine.host_ends.contains(host_end)),
+        }
     }
 
     fn host_mac(&self) -> [u8; 6] {
