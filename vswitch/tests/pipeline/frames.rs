@@ -489,3 +489,31 @@ pub(crate) fn solicitation(
         .with_mac(source_mac)
         .frame()
 }
+
+pub(crate) fn v4_of(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(_) => unreachable!(),
+    }
+}
+
+pub(crate) fn v6_of(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V6(v6) => v6,
+        IpAddr::V4(_) => unreachable!(),
+    }
+}
+
+pub(crate) fn internet_checksum(header: &[u8]) -> u16 {
+    let mut sum: u32 = 0;
+    for (i, word) in header.chunks(2).enumerate() {
+        // Without the checksum's own place.
+        if i != 5 {
+            sum += u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -5,6 +5,10 @@
 
 mod frames;
 mod live;
+mod malformed;
+mod neighbours;
 mod random;
 mod reach;
+mod threats;
+mod workers;
 mod world;
