@@ -1,147 +1,289 @@
-//! What TCP makes of the switch, beside the kernel's own bridge in the same run.
+//! The switch beside what people use today, on the same kind of veth pairs, the same cores and in the same run.
 //!
-//! Two pods on the switch and two namespaces on a kernel bridge take turns, so that a machine that gets slower slows both
-//! down. Absolute figures belong to the machine; the ratio is what is compared.
+//! Subjects take turns within a round, so that a machine that gets slower slows all of them; the median of the rounds counts,
+//! and only ratios are compared. Whoever polls without end is stopped outside its turn. CPU 0 has the load and all the kernel
+//! does for the sending pod, CPU 1 the polling thread; a kernel path has no such thread and does everything on CPU 0.
 
-use anyhow::{Context, Result};
-use comfy_table::{ContentArrangement, Table, presets};
-use ipnet::IpNet;
-use penstock_lab::{Lab, LabOptions, Place};
-use penstock_net::route::VethSpec;
-use penstock_net::{Netlink, Netns};
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
+mod bridge;
+mod child;
+mod ground;
+mod load;
+mod ours;
+mod ovs;
+mod report;
+mod subject;
+mod testpmd;
+
+use anyhow::{Context, Result, ensure};
+use load::LoadPlan;
+use nix::sys::signal::{SigSet, Signal};
+use penstock_lab::{Lab, Place};
+use report::{Account, Figures, Report, Row, Skipped};
+use std::collections::BTreeMap;
 use std::time::Duration;
+use subject::Subject;
 
+const LOAD_CPU: usize = 0;
+const WORKER_CPU: usize = 1;
 const PORT: u16 = 5432;
 const TRANSFER_PORT: u16 = 5001;
+
+const UDP: &str = "UDP 64 B, Mpps";
+const TCP: &str = "TCP 1 stream, Gb/s";
+const TCP_ANYWHERE: &str = "TCP 1 stream, CPUs free, Gb/s";
+const P50: &str = "TCP request p50, us";
+const P99: &str = "TCP request p99, us";
+const MEASUREMENTS: [&str; 5] = [UDP, TCP, TCP_ANYWHERE, P50, P99];
+
+/// What a peer gives beside the kernel bridge when it is set up well, from the measurements the design began with.
+const KNOWN: [(&str, &str, f64); 3] = [
+    (UDP, "OVS afxdp", 0.46 / 0.54),
+    (UDP, "testpmd io", 0.45 / 0.54),
+    (TCP_ANYWHERE, "OVS afxdp", 2.8 / 15.5),
+];
+const TARGETS: [(&str, &str, f64); 3] =
+    [(UDP, "OVS afxdp", 1.2), (UDP, "testpmd io", 1.2), (TCP, "OVS afxdp", 1.1)];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 5, value_name = "N")]
     rounds: usize,
-    /// Milliseconds of each transfer.
+    /// Milliseconds of each load and transfer.
     #[arg(long, default_value_t = 2000, value_name = "MS")]
     transfer_ms: u64,
     /// Questions of each measurement of latency.
     #[arg(long, default_value_t = 5000, value_name = "N")]
     questions: usize,
+    /// Flows of the UDP load.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000))]
+    flows: u64,
+    /// Rules of the policy, each way.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(4..=20_000))]
+    rules: u16,
+    /// Measure only these: `penstock`, `bridge`, `ovs`, `testpmd`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// No TCP.
+    #[arg(long)]
+    udp_only: bool,
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
 }
 
-/// What one path gave in each round.
-#[derive(Debug, Default)]
-struct Figures {
-    gigabits_per_second: Vec<f64>,
-    p50_us: Vec<f64>,
-    p99_us: Vec<f64>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
 }
+
+type Subjects = Vec<Box<dyn Subject>>;
+/// By measurement and subject, in rounds.
+type Seen = BTreeMap<(&'static str, &'static str), Vec<f64>>;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let bridge = Bridge::make().context("the kernel bridge to compare with")?;
-    let lab = Lab::start("bench", LabOptions::default())?;
-    let (web, db) = (lab.add_pod("bench", "web", &[])?, lab.add_pod("bench", "db", &[])?);
-    db.listen_tcp(PORT);
-    bridge.places[1].listen_tcp(PORT);
-    let mut figures = [Figures::default(), Figures::default()];
+    ensure!(nix::unistd::geteuid().is_root(), "benchmarks make network namespaces: run this as root");
+    ensure!(
+        std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > WORKER_CPU),
+        "two CPUs are needed: one for the load, one for what is measured"
+    );
+    clean_up_when_interrupted()?;
+    ground::sweep();
+    let (mut subjects, skipped) = make(arguments)?;
+    child::favour(std::process::id());
+    for subject in &subjects {
+        subject.process().into_iter().for_each(child::favour);
+        subject.places()[1].listen_tcp(PORT);
+        subject.set_running(false)?;
+    }
+    let mut seen = Seen::new();
+    let mut notes = BTreeMap::new();
     for round in 1..=arguments.rounds.max(1) {
-        let paths = [(&*web, &*db), (&bridge.places[0], &bridge.places[1])];
-        for ((from, to), figures) in paths.into_iter().zip(&mut figures) {
-            measure(from, to, arguments, figures)?;
+        for subject in &mut subjects {
+            subject.set_running(true)?;
+            let note = measure(&mut **subject, arguments, &mut seen)
+                .with_context(|| format!("{} in round {round}", subject.name()))?;
+            eprintln!("bench: round {round}/{}: {}: {note}", arguments.rounds, subject.name());
+            notes.insert((UDP, subject.name()), note);
+            subject.set_running(false)?;
         }
-        println!("bench: round {round}/{}", arguments.rounds);
     }
-    let [penstock, kernel] = figures;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["MEDIAN OF ROUNDS", "PENSTOCK", "KERNEL BRIDGE", "RATIO"]);
-    for (name, ours, theirs) in [
-        ("one TCP stream, Gb/s", penstock.gigabits_per_second, kernel.gigabits_per_second),
-        ("TCP request p50, us", penstock.p50_us, kernel.p50_us),
-        ("TCP request p99, us", penstock.p99_us, kernel.p99_us),
-    ] {
-        let (ours, theirs) = (median(ours), median(theirs));
-        table.add_row([
-            name.to_owned(),
-            format!("{ours:.2}"),
-            format!("{theirs:.2}"),
-            format!("{:.2}", ours / theirs),
-        ]);
+    let report = Report {
+        machine: machine(),
+        method: format!(
+            "{} rounds of {} ms each, subjects in turns; load, sink and TCP ends on CPU {LOAD_CPU}, polling threads on CPU \
+             {WORKER_CPU}; {} flows, 60-byte frames (64 with a wire's checksum)",
+            arguments.rounds, arguments.transfer_ms, arguments.flows
+        ),
+        subjects: subjects.iter().map(|s| Account { subject: s.name(), is: s.describe() }).collect(),
+        skipped,
+        rows: rows(&seen, &notes),
+    };
+    // Continued, so that they can end in an orderly way.
+    for subject in &subjects {
+        subject.set_running(true)?;
     }
-    println!("{table}");
-    Ok(true)
+    drop(subjects);
+    match arguments.output {
+        Output::Table => report.print(),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    let missed = report.missed();
+    for miss in &missed {
+        eprintln!("bench: not reached: {miss}");
+    }
+    Ok(missed.is_empty())
 }
 
-fn measure(from: &Place, to: &Place, arguments: &Arguments, figures: &mut Figures) -> Result<()> {
-    let time = Duration::from_millis(arguments.transfer_ms);
-    let transfer = from.start_transfer(to, to.v4(), TRANSFER_PORT, time)?.finish()?;
-    figures.gigabits_per_second.push(transfer.gigabits_per_second());
-    let latency = from.round_trips(to.v4(), PORT, arguments.questions)?;
-    figures.p50_us.push(latency.p50.as_secs_f64() * 1e6);
-    figures.p99_us.push(latency.p99.as_secs_f64() * 1e6);
-    Ok(())
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-/// Two namespaces on a bridge in a third.
-struct Bridge {
-    names: Vec<String>,
-    places: Vec<Place>,
-}
-
-impl Bridge {
-    fn make() -> Result<Bridge> {
-        let prefix = format!("pt-br-{}", std::process::id());
-        let mut made = Bridge { names: vec![], places: vec![] };
-        let middle = made.netns(&prefix)?;
-        let in_middle = Netlink::open_in(&middle)?;
-        let bridge = in_middle.create_bridge("br0")?.index;
-        in_middle.set_up(bridge, true)?;
-        for n in [1u8, 2] {
-            let netns = made.netns(&format!("{prefix}-{n}"))?;
-            let port = format!("port{n}");
-            let spec = VethSpec { peer_netns: Some(netns.as_fd()), ..VethSpec::new(&port, "eth0") };
-            let port = in_middle.create_veth(&spec)?.index;
-            in_middle.set_master(port, Some(bridge))?;
-            in_middle.set_up(port, true)?;
-            let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, n));
-            let netlink = Netlink::open_in(&netns)?;
-            let eth0 = netlink.existing("eth0")?.index;
-            netlink.add_address(eth0, IpNet::new(address, 24)?, false)?;
-            netlink.set_up(eth0, true)?;
-            made.places.push(Place::new(format!("bridged {n}"), netns, vec![address]));
+/// Everything that can be measured here, and why the rest cannot. Without the bridge nothing has a meaning.
+fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let mut subjects = Subjects::new();
+    let mut skipped = Vec::new();
+    if wanted("bridge") {
+        subjects.push(Box::new(bridge::Bridge::make().context("the kernel bridge to compare with")?));
+    }
+    // Each polls without end from its start: it is made while the others stand still.
+    type Make<'a> = Box<dyn Fn() -> Result<Box<dyn Subject>> + 'a>;
+    let rules = usize::from(arguments.rules);
+    let makers: [(&str, &'static str, Make<'_>); 3] = [
+        (
+            "penstock",
+            "penstock",
+            Box::new(|| Ok(Box::new(ours::Ours::make(WORKER_CPU, rules, &[PORT, TRANSFER_PORT])?))),
+        ),
+        ("ovs", "OVS afxdp", Box::new(|| Ok(Box::new(ovs::Ovs::make(WORKER_CPU)?)))),
+        ("testpmd", "testpmd io", Box::new(|| Ok(Box::new(testpmd::Testpmd::make(WORKER_CPU, LOAD_CPU)?)))),
+    ];
+    for (short, name, maker) in makers {
+        if !wanted(short) {
+            continue;
         }
-        Ok(made)
-    }
-
-    fn netns(&mut self, name: &str) -> Result<Netns> {
-        let netns = Netns::create(name)?;
-        self.names.push(name.to_owned());
-        Ok(netns)
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        for name in &self.names {
-            if let Err(error) = Netns::delete(name) {
-                eprintln!("bench: {error}");
+        match maker() {
+            Ok(subject) => {
+                subject.set_running(false)?;
+                subjects.push(subject);
             }
+            Err(error) if short != "penstock" => {
+                eprintln!("bench: {name} is skipped: {error:#}");
+                skipped.push(Skipped { subject: name, reason: format!("{error:#}") });
+            }
+            Err(error) => return Err(error),
         }
     }
+    for subject in &subjects {
+        subject.set_running(true)?;
+    }
+    Ok((subjects, skipped))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_is_untouched_by_one_wild_round() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0, 900.0, 2.5]), 2.5);
-        assert_eq!(median(vec![7.0]), 7.0);
+/// One turn of one subject. Returns what is worth saying about the load.
+fn measure(subject: &mut dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let name = subject.name();
+    let next_hop = subject.next_hop();
+    let mut add = |what, value| seen.entry((what, name)).or_default().push(value);
+    let [from, to] = subject.places();
+    // Neighbours are found, and the path is shown to work, before anything is measured.
+    from.round_trips(to.v4(), PORT, 10).context("the pods cannot talk")?;
+    let time = Duration::from_millis(arguments.transfer_ms);
+    let plan = LoadPlan {
+        flows: arguments.flows,
+        warm_up: Duration::from_millis(500),
+        duration: time,
+        cpu: LOAD_CPU,
+    };
+    let arrived = load::run(from, to, next_hop, &plan)?;
+    ensure!(arrived.wrong_len == 0, "{} frames arrived with another length", arrived.wrong_len);
+    add(UDP, arrived.mpps);
+    if !arguments.udp_only {
+        add(TCP, on_cpu(LOAD_CPU, || transfer(from, to, time))?);
+        add(TCP_ANYWHERE, transfer(from, to, time)?);
+        let latency = on_cpu(LOAD_CPU, || from.round_trips(to.v4(), PORT, arguments.questions))?;
+        add(P50, latency.p50.as_secs_f64() * 1e6);
+        add(P99, latency.p99.as_secs_f64() * 1e6);
     }
+    let mut note = format!("offered {:.2} Mpps, {:.0} % lost", arrived.offered_mpps, arrived.loss() * 100.0);
+    if arrived.out_of_order > 0 {
+        note.push_str(&format!(", {} out of order", arrived.out_of_order));
+    }
+    let drops = subject.drops();
+    if !drops.is_empty() {
+        note.push_str(&format!("; {drops}"));
+    }
+    Ok(note)
+}
+
+fn transfer(from: &Place, to: &Place, time: Duration) -> Result<f64> {
+    let transfer = from.start_transfer(to, to.v4(), TRANSFER_PORT, time)?.finish()?;
+    Ok(transfer.gigabits_per_second())
+}
+
+/// Threads that `what` makes inherit the CPU.
+fn on_cpu<T: Send>(cpu: usize, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| match scope.spawn(|| load::pin(cpu).and_then(|()| what())).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn rows(seen: &Seen, notes: &BTreeMap<(&'static str, &'static str), String>) -> Vec<Row> {
+    const ORDER: [&str; 4] = ["penstock", "OVS afxdp", "testpmd io", "kernel bridge"];
+    let median = |measurement, subject| {
+        seen.get(&(measurement, subject)).map(|rounds| Figures::of(rounds.clone()).median)
+    };
+    let find = |table: &[(&str, &str, f64)], measurement, subject| {
+        table.iter().find(|(m, s, _)| (*m, *s) == (measurement, subject)).map(|(.., value)| *value)
+    };
+    let mut rows = Vec::new();
+    for measurement in MEASUREMENTS {
+        for subject in ORDER {
+            let Some(rounds) = seen.get(&(measurement, subject)) else { continue };
+            let figures = Figures::of(rounds.clone());
+            let to_bridge = median(measurement, "kernel bridge").map(|bridge| figures.median / bridge);
+            let mut ours_to_this = median(measurement, "penstock")
+                .filter(|_| subject != "penstock")
+                .map(|ours| ours / figures.median);
+            let mut note = notes.get(&(measurement, subject)).cloned().unwrap_or_default();
+            if let (Some(known), Some(ratio)) = (find(&KNOWN, measurement, subject), to_bridge)
+                && !report::is_plausible(ratio, known)
+            {
+                ours_to_this = None;
+                note = format!("not comparable: {ratio:.2} of the bridge, {known:.2} is known; {note}");
+            }
+            rows.push(Row {
+                measurement,
+                subject,
+                figures,
+                to_bridge,
+                ours_to_this,
+                target: find(&TARGETS, measurement, subject),
+                note,
+            });
+        }
+    }
+    rows
+}
+
+fn machine() -> String {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let count = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{count} CPUs{}, Linux {}", model.trim_start_matches([' ', '\t']), release.trim())
+}
+
+fn clean_up_when_interrupted() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    // Every thread that is started later inherits this: only the waiting one hears them.
+    signals.thread_block().context("signals cannot be blocked")?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            eprintln!("\nbench: {signal}, cleaning up");
+            let _ = Lab::remove_instance(ours::INSTANCE);
+            ground::remove_own();
+            // The peers' programs end with this process.
+            std::process::exit(130);
+        }
+    });
+    Ok(())
 }

@@ -18,7 +18,7 @@ struct Cli {
 enum Command {
     /// Pods talk through the switch under policy: a node in network namespaces, and who reaches whom.
     Demo(demo::Arguments),
-    /// TCP through the switch beside TCP through the kernel's bridge.
+    /// The switch beside OVS, DPDK and the kernel's bridge.
     Bench(bench::Arguments),
     /// One probe from inside a network namespace.
     Probe(serve::ProbeArguments),

@@ -1,0 +1,47 @@
+//! The baseline: the kernel's own bridge.
+
+use super::ground::{Ground, PORTS};
+use super::subject::Subject;
+use anyhow::Result;
+use penstock_lab::Place;
+use penstock_net::Netlink;
+
+#[derive(Debug)]
+pub(crate) struct Bridge(Ground);
+
+impl Bridge {
+    pub(crate) fn make() -> Result<Bridge> {
+        let ground = Ground::make("br")?;
+        let netlink = Netlink::open_in(&ground.middle)?;
+        let bridge = netlink.create_bridge("br0")?.index;
+        for port in PORTS {
+            netlink.set_master(netlink.existing(port)?.index, Some(bridge))?;
+        }
+        netlink.set_up(bridge, true)?;
+        ground.set_gro(true)?;
+        Ok(Bridge(ground))
+    }
+}
+
+impl Subject for Bridge {
+    fn name(&self) -> &'static str {
+        "kernel bridge"
+    }
+
+    fn describe(&self) -> String {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        format!("Linux {}, GRO on the pods' host ends", release.trim())
+    }
+
+    fn places(&self) -> [&Place; 2] {
+        self.0.places.each_ref()
+    }
+
+    fn next_hop(&self) -> [u8; 6] {
+        self.0.macs[1]
+    }
+
+    fn process(&self) -> Option<u32> {
+        None
+    }
+}

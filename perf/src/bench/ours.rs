@@ -1,0 +1,109 @@
+//! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked, every frame
+//! through userspace.
+
+use super::load::DESTINATION_PORT;
+use super::subject::Subject;
+use anyhow::{Context, Result};
+use penstock_api::DropReason;
+use penstock_api::message::gateway;
+use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
+use penstock_net::{Netns, offload};
+use std::fmt::Write;
+
+pub(crate) const INSTANCE: &str = "pt-measure";
+
+#[derive(Debug)]
+pub(crate) struct Ours {
+    places: [Pod; 2],
+    lab: Lab,
+    process: u32,
+    rules: usize,
+    drops: Vec<(DropReason, u64)>,
+}
+
+impl Ours {
+    /// One worker, on `cpu`. `ports`: what the receiver may be reached on beside the load's port.
+    pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16]) -> Result<Ours> {
+        let options = LabOptions {
+            instance: Some(INSTANCE.to_owned()),
+            workers: Some(1),
+            polling: Some(Polling::Busy),
+            switch_arguments: vec!["--cpus".into(), cpu.to_string()],
+            ..LabOptions::default()
+        };
+        let lab = Lab::start("bench", options)?;
+        lab.try_apply("policy", &policy(rules, ports))?;
+        let source = lab.add_pod("bench", "source", &[("app", "source")])?;
+        let sink = lab.add_pod("bench", "sink", &[("app", "sink")])?;
+        // Live frames reach a veth only where it runs NAPI; every subject of the comparison has it.
+        let netns = Netns::open(lab.instance().netns())?;
+        for port in lab.ports()?.iter().filter(|port| port.kind == "pod") {
+            netns.run(|| offload::set(&port.interface, "gro", true))??;
+        }
+        let process = lab.status()?.pid;
+        Ok(Ours { places: [source, sink], process, rules, drops: lab.all_drops()?, lab })
+    }
+}
+
+/// `rules` ports are open to the sender, the load's and `ports` among them; everything else is shut, both ways.
+fn policy(rules: usize, ports: &[u16]) -> String {
+    let mut open = String::new();
+    let mut list = |protocol: &str, port: u16| {
+        let _ = writeln!(open, "    - {{protocol: {protocol}, port: {port}}}");
+    };
+    list("UDP", DESTINATION_PORT);
+    ports.iter().for_each(|port| list("TCP", *port));
+    // Every other port, so that no range covers several.
+    for n in 0..rules.saturating_sub(1 + ports.len()) {
+        list("UDP", 10_000 + 2 * n as u16);
+    }
+    let half = |name: &str, app: &str, other: &str, direction: &str, peer: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{namespace: bench, name: {name}}}\nspec:\n  \
+             podSelector: {{matchLabels: {{app: {app}}}}}\n  policyTypes: [{direction}]\n  {}:\n  - {peer}:\n    - \
+             podSelector: {{matchLabels: {{app: {other}}}}}\n    ports:\n{open}---\n",
+            direction.to_lowercase()
+        )
+    };
+    half("in", "sink", "source", "Ingress", "from") + &half("out", "source", "sink", "Egress", "to")
+}
+
+impl Subject for Ours {
+    fn name(&self) -> &'static str {
+        "penstock"
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{}, 1 worker, polling busy, {} rules each way, conntrack on, GRO on the pods' host ends",
+            env!("CARGO_PKG_VERSION"),
+            self.rules
+        )
+    }
+
+    fn places(&self) -> [&Place; 2] {
+        let [source, sink] = &self.places;
+        [source, sink]
+    }
+
+    fn next_hop(&self) -> [u8; 6] {
+        gateway::MAC.0
+    }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.process)
+    }
+
+    fn drops(&mut self) -> String {
+        let Ok(now) = self.lab.all_drops().context("drops") else { return String::new() };
+        let before = |reason| self.drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, frames)| *frames);
+        let new: Vec<String> = now
+            .iter()
+            .map(|(reason, frames)| (reason, frames - before(*reason)))
+            .filter(|(_, frames)| *frames > 0)
+            .map(|(reason, frames)| format!("{reason} {frames}"))
+            .collect();
+        self.drops = now;
+        new.join(", ")
+    }
+}
