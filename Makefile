@@ -45,8 +45,8 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny check; \
-	else echo "cargo-deny is not installed: licences and advisories were not checked ('cargo install cargo-deny')"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences and sources were not checked ('cargo install cargo-deny')"; fi
 
 bench: build
 	$(SUDO) $(BIN)/penstock-perf bench
