@@ -17,6 +17,8 @@ use crate::worker::engine::{Engine, Parts};
 use crate::worker::handover::Handover;
 use crate::worker::mailbox::{Command, Mailbox};
 use crate::worker::run::{self, Idle, RunConfig};
+use crate::worker::watchdog::{self, Watched};
+use penstock_api::instance::inside;
 use penstock_api::message::DeviceStatus;
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
@@ -26,13 +28,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const RING_LEN: u32 = 2048;
 const HANDOVER_SLOTS: usize = 512;
 /// How long an adaptive worker looks for work before it sleeps. Waking takes the kernel tens of microseconds.
 const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const ETHERNET_LEN: u16 = 14;
 
 #[derive(Debug, thiserror::Error)]
@@ -215,11 +216,9 @@ impl Builder<'_> {
     ) -> Result<(Area, crate::io::memory::Memory, Device), MachineError> {
         let frame_len = u32::from(self.config.mtu + ETHERNET_LEN);
         let chunk_size = if frame_len <= 2048 - 256 { 2048 } else { 4096 };
-        let (area, mut memory) =
-            Area::register(self.config.frames_per_worker as u32, chunk_size, RING_LEN, Some(netns))?;
         let trunk = &links.trunks[worker];
         let multi_buffer = frame_len > chunk_size - 256;
-        let config = XskConfig {
+        let mut config = XskConfig {
             interface: trunk.far_name.clone(),
             queue: 0,
             netns: Some(Arc::clone(netns)),
@@ -227,8 +226,13 @@ impl Builder<'_> {
             multi_buffer,
             ring_len: RING_LEN,
         };
-        let shared = area.share();
-        let mut xsk = match Xsk::bind(config.clone(), area.share()) {
+        // Nothing arrives at the near end but what tc programs send out of it: no queue of it ever feeds a socket.
+        let near = inside::trunk_near(WorkerId(worker as u8));
+        let register = |config: &XskConfig| {
+            let anchor = XskConfig { interface: near.clone(), ..config.clone() };
+            Area::register(self.config.frames_per_worker as u32, chunk_size, &anchor)
+        };
+        let (area, mut memory) = match register(&config) {
             Err(error) if multi_buffer => {
                 // Before Linux 6.6 a frame is one chunk.
                 let mtu = (chunk_size - 256) as u16 - ETHERNET_LEN;
@@ -237,11 +241,15 @@ impl Builder<'_> {
                     self.config.mtu
                 );
                 self.notes.push(note);
+                config.multi_buffer = false;
+                let registered = register(&config)?;
                 self.config.mtu = mtu;
-                Xsk::bind(XskConfig { multi_buffer: false, ..config }, area)?
+                registered
             }
             other => other?,
         };
+        let shared = area.share();
+        let mut xsk = Xsk::bind(config, area)?;
         xsk.refill(&mut memory);
         self.announce(worker as u32, &xsk)?;
         let why = match trunk.xdp.0 {
@@ -396,17 +404,17 @@ fn watch(
     let look = |worker: usize| {
         (lock(programs).trunk_frames(WorkerId(worker as u8)).0, counters[worker].received.get())
     };
-    let mut last: Vec<(u64, u64)> = (0..counters.len()).map(look).collect();
-    let mut silent = vec![0; counters.len()];
+    let watched = |worker| {
+        let (sent, received) = look(worker);
+        Watched::new(sent, received)
+    };
+    let mut workers: Vec<Watched> = (0..counters.len()).map(watched).collect();
     while !stopping.load(Ordering::Relaxed) {
-        std::thread::sleep(WATCH_INTERVAL);
-        for worker in 0..counters.len() {
-            let now = look(worker);
-            let (sent, received) = (now.0 != last[worker].0, now.1 != last[worker].1);
-            last[worker] = now;
-            silent[worker] = if sent && !received { silent[worker] + 1 } else { 0 };
-            if silent[worker] >= 2 {
-                silent[worker] = 0;
+        std::thread::sleep(watchdog::INTERVAL);
+        let now = Instant::now();
+        for (worker, watched) in workers.iter_mut().enumerate() {
+            let (sent, received) = look(worker);
+            if watched.look(sent, received, now) {
                 tracing::warn!(worker, "frames go into the trunk and none arrive: binding its socket anew");
                 let _ = mailboxes[worker].send(Command::Rebind);
             }

@@ -11,13 +11,17 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 /// Frames handled by one call.
 pub const BATCH: usize = 64;
+/// How long a busy queue is waited for: 100 times 2 ms.
+const BUSY_RETRIES: usize = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const XDP_PKT_CONTD: u32 = 1;
 const SOL_XDP: libc::c_int = 283;
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
@@ -53,37 +57,38 @@ pub enum XskError {
 }
 
 /// A registered memory area: what a [`Memory`] is made over, and what sockets are made from.
+///
+/// libxdp makes the first socket of an area out of the descriptor the area was registered on, and keeps that descriptor open
+/// when the socket is closed: it can never be bound again. So the first socket is one that carries nothing, the anchor, and
+/// every other one shares the area with it and can be closed and opened as often as the watchdog likes.
 #[derive(Debug)]
 pub struct Area {
     umem: Umem,
     descs: Vec<FrameDesc>,
+    anchor: Arc<Mutex<Rings>>,
 }
 
 impl Area {
     /// The same memory for another socket of the same worker.
     pub fn share(&self) -> Area {
-        Area { umem: self.umem.clone(), descs: self.descs.clone() }
+        Area { umem: self.umem.clone(), descs: self.descs.clone(), anchor: Arc::clone(&self.anchor) }
     }
 
-    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel. The first socket made from it must be for an
-    /// interface in `netns`: libxdp binds the very socket the area was registered on.
-    pub fn register(
-        chunks: u32,
-        chunk_size: u32,
-        ring_len: u32,
-        netns: Option<&Netns>,
-    ) -> Result<(Area, Memory), XskError> {
+    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel. `anchor` says where the socket that carries
+    /// nothing is bound: a queue on which no program sends anything to a socket. Every socket made from the area has the
+    /// anchor's `bind` and `multi_buffer`, the kernel sees to that, and the length of its rings.
+    pub fn register(chunks: u32, chunk_size: u32, anchor: &XskConfig) -> Result<(Area, Memory), XskError> {
         let bytes = u64::from(chunks) * u64::from(chunk_size);
         let failed = |error: String| XskError::Umem { bytes, error };
         let count = NonZeroU32::new(chunks).ok_or_else(|| failed("no frames were asked for".into()))?;
-        let size = QueueSize::new(ring_len).map_err(|e| failed(e.to_string()))?;
+        let size = QueueSize::new(anchor.ring_len).map_err(|e| failed(e.to_string()))?;
         let config = UmemConfig::builder()
             .frame_size(FrameSize::new(chunk_size).map_err(|e| failed(e.to_string()))?)
             .fill_queue_size(size)
             .comp_queue_size(size)
             .build()
             .map_err(|e| failed(e.to_string()))?;
-        let (umem, descs) = in_netns(netns, || Umem::new(config, count, false))
+        let (umem, descs) = in_netns(anchor.netns.as_deref(), || Umem::new(config, count, false))
             .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?
             .map_err(|e| failed(with_source(&e)))?;
         let first = descs[0];
@@ -95,7 +100,8 @@ impl Area {
         // its address, which is an offset from the base. The clone keeps the area mapped as long as the memory lives. Only
         // this worker and the kernel touch it.
         let memory = unsafe { Memory::over(base, chunks, chunk_size, Box::new(umem.clone())) };
-        Ok((Area { umem, descs }, memory))
+        let anchor = Arc::new(Mutex::new(open_retrying(anchor, &umem)?));
+        Ok((Area { umem, descs, anchor }, memory))
     }
 }
 
@@ -126,47 +132,8 @@ impl Xsk {
     /// Binds.
     pub fn bind(config: XskConfig, area: Area) -> Result<Xsk, XskError> {
         let scratch = vec![FrameDesc::default(); BATCH];
-        let mut xsk = Xsk { config, area, rings: None, outstanding: 0, receiving: 0, syscalls: 0, scratch };
-        xsk.open()?;
-        Ok(xsk)
-    }
-
-    fn open(&mut self) -> Result<(), XskError> {
-        let config = &self.config;
-        let failed = |error: String| XskError::Bind {
-            interface: config.interface.clone(),
-            queue: config.queue,
-            mode: format!("{:?}", config.bind),
-            error,
-        };
-        let name = CString::new(config.interface.as_str()).map_err(|e| failed(e.to_string()))?;
-        let size = QueueSize::new(config.ring_len).map_err(|e| failed(e.to_string()))?;
-        let mut flags = BindFlags::XDP_USE_NEED_WAKEUP
-            | match config.bind {
-                Bind::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-                Bind::Copy => BindFlags::XDP_COPY,
-            };
-        if config.multi_buffer {
-            flags |= BindFlags::XDP_USE_SG;
-        }
-        let socket = SocketConfig::builder()
-            .rx_queue_size(size)
-            .tx_queue_size(size)
-            // Our own program is attached: one that drops when no socket is bound.
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(flags)
-            .build();
-        let (umem, interface, queue) = (&self.area.umem, Interface::new(name), config.queue);
-        // SAFETY: this is the only socket on this queue that uses this area, and its rings go to one owner.
-        let open = || unsafe { Socket::new(socket, umem, &interface, queue) };
-        let opened = in_netns(config.netns.as_deref(), open)
-            .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?;
-        let (tx, rx, rings) = opened.map_err(|e| failed(with_source(&e)))?;
-        let (fill, completion) =
-            rings.ok_or_else(|| failed("the queue is in use by another socket of ours".into()))?;
-        set_send_budget(tx.fd().as_raw_fd(), config.ring_len);
-        self.rings = Some(Rings { tx, rx, fill, completion });
-        Ok(())
+        let rings = Some(open_retrying(&config, &area.umem)?);
+        Ok(Xsk { config, area, rings, outstanding: 0, receiving: 0, syscalls: 0, scratch })
     }
 
     /// The socket, for the socket map and for poll.
@@ -187,16 +154,8 @@ impl Xsk {
 
     /// Binds again after [`Xsk::close`]. The socket map must be told the new descriptor.
     pub fn reopen(&mut self) -> Result<(), XskError> {
-        // The kernel lets go of the queue a moment after the socket is closed.
-        let mut result = self.open();
-        for _ in 0..100 {
-            if result.is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-            result = self.open();
-        }
-        result
+        self.rings = Some(open_retrying(&self.config, &self.area.umem)?);
+        Ok(())
     }
 
     /// Gives the kernel frames to fill, as many as the ring has room for.
@@ -369,6 +328,56 @@ impl Xsk {
     pub fn receiving(&self) -> usize {
         self.receiving
     }
+}
+
+/// Opens a socket. The kernel lets go of a queue a moment after its last socket was closed, so a busy queue is tried again.
+fn open_retrying(config: &XskConfig, umem: &Umem) -> Result<Rings, XskError> {
+    let mut opened = open(config, umem);
+    for _ in 0..BUSY_RETRIES {
+        match &opened {
+            Err(XskError::Bind { error, .. }) if error.contains("os error 16") => {}
+            _ => break,
+        }
+        std::thread::sleep(BUSY_PAUSE);
+        opened = open(config, umem);
+    }
+    opened
+}
+
+fn open(config: &XskConfig, umem: &Umem) -> Result<Rings, XskError> {
+    let failed = |error: String| XskError::Bind {
+        interface: config.interface.clone(),
+        queue: config.queue,
+        mode: format!("{:?}", config.bind),
+        error,
+    };
+    let name = CString::new(config.interface.as_str()).map_err(|e| failed(e.to_string()))?;
+    let size = QueueSize::new(config.ring_len).map_err(|e| failed(e.to_string()))?;
+    let mut flags = BindFlags::XDP_USE_NEED_WAKEUP
+        | match config.bind {
+            Bind::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+            Bind::Copy => BindFlags::XDP_COPY,
+        };
+    if config.multi_buffer {
+        flags |= BindFlags::XDP_USE_SG;
+    }
+    let socket = SocketConfig::builder()
+        .rx_queue_size(size)
+        .tx_queue_size(size)
+        // Our own program is attached: one that drops when no socket is bound.
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(flags)
+        .build();
+    let (interface, queue) = (Interface::new(name), config.queue);
+    // SAFETY: this is the only socket on this queue that uses this area, and its rings go to one owner.
+    let open = || unsafe { Socket::new(socket, umem, &interface, queue) };
+    let opened = in_netns(config.netns.as_deref(), open)
+        .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?;
+    let (tx, rx, rings) = opened.map_err(|e| failed(with_source(&e)))?;
+    let (fill, completion) =
+        rings.ok_or_else(|| failed("the queue is in use by another socket of ours".into()))?;
+    set_send_budget(tx.fd().as_raw_fd(), config.ring_len);
+    Ok(Rings { tx, rx, fill, completion })
 }
 
 /// A socket belongs to the namespace of the thread that makes it.

@@ -8,3 +8,4 @@ pub mod handover;
 pub mod mailbox;
 mod report;
 pub mod run;
+pub mod watchdog;
