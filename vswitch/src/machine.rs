@@ -6,6 +6,7 @@
 use crate::config::{Config, DirectPort, Polling, XdpMode};
 use crate::flow::{self, Conntrack, FlowCache, FragmentLimits, FragmentTable, KeyHasher};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
+use crate::io::coalesce::{self, Coalesce, Rate};
 use crate::io::device::Device;
 use crate::io::maps::{PORTS_MAX, PortEntry, WORKERS_MAX};
 use crate::io::setup::{self, Links, Plan, SetupError};
@@ -73,6 +74,7 @@ pub struct Idlers {
     programs: Arc<Mutex<Programs>>,
     counters: Vec<Arc<Counters>>,
     mailboxes: Vec<Arc<Mailbox>>,
+    coalesce: Vec<Option<Coalesce>>,
 }
 
 /// Running workers, and the thread that watches them.
@@ -171,10 +173,30 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         engines.push((engine, run));
         devices.push(statuses);
     }
+    let coalesce = open_coalesce(&links, &mut notes);
     let machine =
         Machine { links, programs: Arc::clone(&programs), devices, sockets, ports: Vec::new(), notes };
     let workers = Workers { mailboxes: mailboxes.clone(), counters: counters.clone() };
-    Ok((machine, workers, Idlers { engines, programs, counters, mailboxes }))
+    Ok((machine, workers, Idlers { engines, programs, counters, mailboxes, coalesce }))
+}
+
+/// What makes trunks collect frames, by worker. The operator is told once where the kernel does not have it.
+fn open_coalesce(links: &Links, notes: &mut Vec<String>) -> Vec<Option<Coalesce>> {
+    let mut list = Vec::new();
+    for trunk in &links.trunks {
+        list.push(match Coalesce::open(&links.netns, &trunk.near.name) {
+            Ok(coalesce) => Some(coalesce),
+            Err(error) => {
+                notes.push(format!(
+                    "{} cannot collect frames into batches, bulk transfers are slower: {error}; Linux 5.8 or newer and \
+                     CAP_SYS_ADMIN are needed",
+                    trunk.near.name
+                ));
+                None
+            }
+        });
+    }
+    list
 }
 
 /// A descriptor by number: aya wants something that has one.
@@ -361,7 +383,7 @@ fn open_flow_tables(config: &Config, notes: &mut Vec<String>) -> Result<Vec<Conn
 impl Idlers {
     /// Starts the threads.
     pub fn start(self) -> Result<Crew, MachineError> {
-        let Idlers { engines, programs, counters, mailboxes } = self;
+        let Idlers { engines, programs, counters, mailboxes, coalesce } = self;
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = engines
             .into_iter()
@@ -371,7 +393,7 @@ impl Idlers {
         let flag = Arc::clone(&stopping);
         let watch = std::thread::Builder::new()
             .name("watchdog".to_owned())
-            .spawn(move || watch(&programs, &counters, &mailboxes, &flag))
+            .spawn(move || watch(&programs, &counters, &mailboxes, coalesce, &flag))
             .map_err(MachineError::Thread)?;
         Ok(Crew { threads, watch: Some(watch), stopping })
     }
@@ -394,11 +416,13 @@ impl Crew {
     }
 }
 
-/// Sees trunks into which the port programs send while nothing arrives, and has their sockets bound anew.
+/// Sees trunks into which the port programs send while nothing arrives, and has their sockets bound anew. Has trunks of busy
+/// workers collect frames.
 fn watch(
     programs: &Mutex<Programs>,
     counters: &[Arc<Counters>],
     mailboxes: &[Arc<Mailbox>],
+    mut coalesce: Vec<Option<Coalesce>>,
     stopping: &AtomicBool,
 ) {
     let look = |worker: usize| {
@@ -409,9 +433,23 @@ fn watch(
         Watched::new(sent, received)
     };
     let mut workers: Vec<Watched> = (0..counters.len()).map(watched).collect();
+    let mut rates: Vec<Rate> = counters.iter().map(|_| Rate::default()).collect();
+    let mut next_look = Instant::now() + watchdog::INTERVAL;
     while !stopping.load(Ordering::Relaxed) {
-        std::thread::sleep(watchdog::INTERVAL);
+        std::thread::sleep(coalesce::INTERVAL);
+        for ((rate, counters), coalesce) in rates.iter_mut().zip(counters).zip(&mut coalesce) {
+            if let (Some(is_on), Some(near)) = (rate.look(counters.received.get()), coalesce.as_mut())
+                && let Err(error) = near.set(is_on)
+            {
+                tracing::warn!("a trunk's batching cannot be changed any more: {error}");
+                *coalesce = None;
+            }
+        }
         let now = Instant::now();
+        if now < next_look {
+            continue;
+        }
+        next_look = now + watchdog::INTERVAL;
         for (worker, watched) in workers.iter_mut().enumerate() {
             let (sent, received) = look(worker);
             if watched.look(sent, received, now) {

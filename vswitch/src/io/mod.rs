@@ -4,6 +4,7 @@
 //! array and the layouts shared with the programs).
 
 pub mod bpf;
+pub mod coalesce;
 pub mod device;
 pub mod maps;
 pub mod memory;

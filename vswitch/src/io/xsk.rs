@@ -292,7 +292,9 @@ impl Xsk {
     #[inline]
     pub fn kick(&mut self) {
         let Some(rings) = &mut self.rings else { return };
-        if self.outstanding > 0 && rings.tx.needs_wakeup() {
+        // What was taken from the ring and has not come back waits for nobody's call.
+        let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));
+        if queued > 0 && rings.tx.needs_wakeup() {
             self.syscalls += 1;
             // An error here is the interface's (down, gone): frames stay queued and the watchdog sees it.
             let _ = rings.tx.wakeup();
