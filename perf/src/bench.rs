@@ -101,10 +101,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     for round in 1..=arguments.rounds.max(1) {
         for subject in &mut subjects {
             subject.set_running(true)?;
-            let note = measure(&mut **subject, arguments, &mut seen)
-                .with_context(|| format!("{} in round {round}", subject.name()))?;
-            eprintln!("bench: round {round}/{}: {}: {note}", arguments.rounds, subject.name());
-            notes.insert((UDP, subject.name()), note);
+            let mut turn = |kind, measure: &dyn Fn(&dyn Subject, &Arguments, &mut Seen) -> Result<String>| {
+                let note = measure(&**subject, arguments, &mut seen)
+                    .with_context(|| format!("{} in round {round}", subject.name()))?;
+                let drops = subject.drops();
+                let note = [note, drops].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; ");
+                eprintln!("bench: round {round}/{}: {}: {kind}: {note}", arguments.rounds, subject.name());
+                notes.insert((kind, subject.name()), note);
+                anyhow::Ok(())
+            };
+            turn(UDP, &measure_udp)?;
+            if !arguments.udp_only {
+                turn(TCP, &measure_tcp)?;
+            }
             subject.set_running(false)?;
         }
     }
@@ -178,39 +187,39 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
 }
 
 /// One turn of one subject. Returns what is worth saying about the load.
-fn measure(subject: &mut dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
-    let name = subject.name();
-    let next_hop = subject.next_hop();
-    let mut add = |what, value| seen.entry((what, name)).or_default().push(value);
+fn measure_udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
     let [from, to] = subject.places();
     // Neighbours are found, and the path is shown to work, before anything is measured.
     from.round_trips(to.v4(), PORT, 10).context("the pods cannot talk")?;
-    let time = Duration::from_millis(arguments.transfer_ms);
     let plan = LoadPlan {
         flows: arguments.flows,
         warm_up: Duration::from_millis(500),
-        duration: time,
+        duration: Duration::from_millis(arguments.transfer_ms),
         cpu: LOAD_CPU,
     };
-    let arrived = load::run(from, to, next_hop, &plan)?;
+    let arrived = load::run(from, to, subject.next_hop(), &plan)?;
     ensure!(arrived.wrong_len == 0, "{} frames arrived with another length", arrived.wrong_len);
-    add(UDP, arrived.mpps);
-    if !arguments.udp_only {
-        add(TCP, on_cpu(LOAD_CPU, || transfer(from, to, time))?);
-        add(TCP_ANYWHERE, transfer(from, to, time)?);
-        let latency = on_cpu(LOAD_CPU, || from.round_trips(to.v4(), PORT, arguments.questions))?;
-        add(P50, latency.p50.as_secs_f64() * 1e6);
-        add(P99, latency.p99.as_secs_f64() * 1e6);
-    }
+    seen.entry((UDP, subject.name())).or_default().push(arrived.mpps);
     let mut note = format!("offered {:.2} Mpps, {:.0} % lost", arrived.offered_mpps, arrived.loss() * 100.0);
     if arrived.out_of_order > 0 {
         note.push_str(&format!(", {} out of order", arrived.out_of_order));
     }
-    let drops = subject.drops();
-    if !drops.is_empty() {
-        note.push_str(&format!("; {drops}"));
-    }
     Ok(note)
+}
+
+/// As [`measure_udp`].
+fn measure_tcp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    let time = Duration::from_millis(arguments.transfer_ms);
+    let mut add = |what, value| seen.entry((what, subject.name())).or_default().push(value);
+    add(TCP, on_cpu(LOAD_CPU, || transfer(from, to, time))?);
+    add(TCP_ANYWHERE, transfer(from, to, time)?);
+    // What the transfer left behind in queues and settings is gone by then.
+    std::thread::sleep(Duration::from_millis(200));
+    let latency = on_cpu(LOAD_CPU, || from.round_trips(to.v4(), PORT, arguments.questions))?;
+    add(P50, latency.p50.as_secs_f64() * 1e6);
+    add(P99, latency.p99.as_secs_f64() * 1e6);
+    Ok(String::new())
 }
 
 fn transfer(from: &Place, to: &Place, time: Duration) -> Result<f64> {
