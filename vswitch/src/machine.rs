@@ -293,6 +293,12 @@ impl Builder<'_> {
         statuses: &mut Vec<DeviceStatus>,
     ) -> Result<Device, MachineError> {
         let failed = |reason: String| MachineError::Direct { interface: port.interface.clone(), reason };
+        // The kernel would bind it copying and say nothing: a socket that shares an area has the mode of its first.
+        if port.mode == XdpMode::ZeroCopy {
+            return Err(failed(
+                "zero-copy needs memory of its own, which this version has not; set mode = \"auto\"".into(),
+            ));
+        }
         let netlink = Netlink::open().map_err(SetupError::from)?;
         let link = netlink.link(&port.interface).map_err(SetupError::from)?.ok_or_else(|| {
             failed("there is no interface of this name in the switch's namespace; see `ip link`".into())
@@ -313,18 +319,10 @@ impl Builder<'_> {
             multi_buffer: false,
             ring_len: RING_LEN,
         };
-        let (xsk, mode) = match port.mode {
-            XdpMode::ZeroCopy => {
-                let xsk = Xsk::bind(XskConfig { bind: Bind::ZeroCopy, ..config }, area.share())?;
-                (xsk, "zero-copy".to_owned())
-            }
-            _ => {
-                if why.is_empty() {
-                    why = "the worker's memory is registered for copying, with its trunk".to_owned();
-                }
-                (Xsk::bind(config, area.share())?, format!("{xdp} copy"))
-            }
-        };
+        if why.is_empty() {
+            why = "the worker's memory is registered for copying, with its trunk".to_owned();
+        }
+        let (xsk, mode) = (Xsk::bind(config, area.share())?, format!("{xdp} copy"));
         self.announce(direct_slot(index), &xsk)?;
         statuses.push(DeviceStatus { interface: port.interface.clone(), queue: port.queue, mode, why });
         Ok(Device::Direct { xsk: Box::new(xsk), index: index as u16, port: None })
