@@ -31,7 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const RING_LEN: u32 = 2048;
+/// Of a socket's rings: some 5 ms of what a worker can do, for when the scheduler gives its CPU to somebody else.
+const RING_LEN: u32 = 4096;
 const HANDOVER_SLOTS: usize = 512;
 /// How long an adaptive worker looks for work before it sleeps. Waking takes the kernel tens of microseconds.
 const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);

@@ -39,8 +39,8 @@ impl std::fmt::Debug for RunConfig {
     }
 }
 
-/// Frames a port may send in one round while it is alone: the trunk's ring and the socket's hold more.
-const QUOTA_ALONE: u32 = 1024;
+/// Frames a port may send in one round while it is alone: the socket's ring holds twice as many.
+const QUOTA_ALONE: u32 = 2048;
 /// Frames all busy ports together may send in one round while the worker cannot keep up.
 const QUOTA_SHARED: u32 = 256;
 const QUOTA_MIN: u32 = 16;
