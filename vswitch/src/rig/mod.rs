@@ -280,13 +280,13 @@ impl Rig {
         self.engines[worker].round(self.now_ms)
     }
 
-    /// Turns of all workers until none of them has anything to do. What they sent stays where it is.
+    /// Turns of all workers until none of them does anything. What they sent stays where it is; so does what they could not
+    /// receive, for want of memory.
     pub fn settle(&mut self) {
         let mut quiet = 0;
         while quiet < 2 {
             let frames: usize = (0..self.engines.len()).map(|worker| self.round(worker)).sum();
-            let waiting = self.engines.iter().any(Engine::has_work);
-            quiet = if frames == 0 && !waiting { quiet + 1 } else { 0 };
+            quiet = if frames == 0 { quiet + 1 } else { 0 };
         }
     }
 
