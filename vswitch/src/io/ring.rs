@@ -3,16 +3,39 @@
 //! A ring is two queues of the same slots, empty ones and full ones; a frame is copied in and copied out. Any thread may push
 //! and any may pop. Full: the pusher keeps its frame and counts the drop.
 
+use crate::packet::FlowKey;
 use crossbeam::queue::ArrayQueue;
 use penstock_api::PortId;
+
+/// The part of a datagram's key that only its first piece shows. Nor does a later piece of IPv6 know the protocol: its
+/// fragment header names what comes next, which may be an extension header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Transport {
+    pub protocol: u8,
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+impl Transport {
+    #[must_use]
+    pub fn of(key: &FlowKey) -> Transport {
+        let FlowKey { protocol, source_port, destination_port, .. } = *key;
+        Transport { protocol, source_port, destination_port }
+    }
+
+    pub fn enter(self, key: &mut FlowKey) {
+        let Transport { protocol, source_port, destination_port } = self;
+        (key.protocol, key.source_port, key.destination_port) = (protocol, source_port, destination_port);
+    }
+}
 
 /// Room for one frame.
 pub struct Slot {
     pub port: PortId,
     /// What the pusher wants done with it; its meaning is the ring's.
     pub kind: u8,
-    /// For a piece of a datagram: the ports its first piece has.
-    pub ports: (u16, u16),
+    /// For a piece of a datagram: what its first piece carries.
+    pub transport: Transport,
     pub len: usize,
     pub bytes: Box<[u8]>,
 }
@@ -41,8 +64,13 @@ impl FrameRing {
         let ring = FrameRing { empty: ArrayQueue::new(slots), full: ArrayQueue::new(slots) };
         for _ in 0..slots {
             let bytes = vec![0; frame_len_max].into_boxed_slice();
-            let _ =
-                ring.empty.push(Box::new(Slot { port: PortId::HOST, kind: 0, ports: (0, 0), len: 0, bytes }));
+            let _ = ring.empty.push(Box::new(Slot {
+                port: PortId::HOST,
+                kind: 0,
+                transport: Transport::default(),
+                len: 0,
+                bytes,
+            }));
         }
         ring
     }

@@ -19,6 +19,7 @@ use crate::flow::{
 use crate::forward::{check_source, is_gateway, route};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
+use crate::io::ring::Transport;
 use crate::io::tag;
 use crate::io::xsk::BATCH;
 use crate::packet::{FlowKey, Fragment, L4, Parsed, Payload, decrement_ttl, parse, set_macs, split_ipv4};
@@ -195,9 +196,9 @@ impl Engine {
         while frames < BATCH && !inbox.is_empty() {
             let memory = &mut self.parts.memory;
             let taken = inbox.pop(|slot| {
-                (memory.copy_in(slot.frame()), slot.len as u32, slot.port, slot.kind, slot.ports)
+                (memory.copy_in(slot.frame()), slot.len as u32, slot.port, slot.kind, slot.transport)
             });
-            let Some((frame, len, port, kind, ports)) = taken else { break };
+            let Some((frame, len, port, kind, transport)) = taken else { break };
             frames += 1;
             let Some(frame) = frame else {
                 self.parts.counters.drop_frame(port, DropReason::NoFrame);
@@ -205,7 +206,7 @@ impl Engine {
             };
             match Purpose::from_code(kind) {
                 Purpose::Process => self.admit(frame, len, port, None),
-                Purpose::ProcessPiece => self.admit(frame, len, port, Some(ports)),
+                Purpose::ProcessPiece => self.admit(frame, len, port, Some(transport)),
                 Purpose::Transmit => self.transmit(frame, len, port),
             }
         }
@@ -218,15 +219,15 @@ impl Engine {
             let Some((frame, key)) = self.pieces.pop() else { break };
             let (len, port) = (self.parts.memory.len(frame) as u32, self.held_from[frame.0 as usize]);
             self.parts.memory.put(frame, Place::Hand);
-            self.admit(frame, len, port, Some((key.source_port, key.destination_port)));
+            self.admit(frame, len, port, Some(Transport::of(&key)));
         }
         self.run_batch();
     }
 
     // ---- admit: what is it, from whom, and whose is it? ------------------------------------------------------------
 
-    /// `ports`: of a piece of a datagram, as far as they are known already.
-    fn admit(&mut self, frame: FrameId, len: u32, port: PortId, ports: Option<(u16, u16)>) {
+    /// `transport`: of a piece of a datagram, when it is known already.
+    fn admit(&mut self, frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
         let Some(from) = self.parts.snapshot.port(port) else {
             return self.drop_early(frame, port, DropReason::PortGone);
         };
@@ -249,8 +250,8 @@ impl Engine {
             Payload::Flow(_) => Step::Lookup,
         };
         if parsed.fragment != Fragment::Whole {
-            match ports {
-                Some(ports) => (parsed.key.source_port, parsed.key.destination_port) = ports,
+            match transport {
+                Some(transport) => transport.enter(&mut parsed.key),
                 None => match self.track_piece(frame, port, &mut parsed) {
                     Ok(()) => {}
                     Err(next) => step = next,
@@ -278,8 +279,8 @@ impl Engine {
                 Fragment::Whole => Purpose::Process,
                 _ => Purpose::ProcessPiece,
             };
-            let ports = (key.source_port, key.destination_port);
-            self.hand_over(packet.frame, packet.len, packet.port, owner, purpose, ports);
+            let transport = Transport::of(&key);
+            self.hand_over(packet.frame, packet.len, packet.port, owner, purpose, transport);
             packet.step = Step::Gone;
             return;
         }
@@ -290,12 +291,14 @@ impl Engine {
     /// Finds out which ports a piece has, or keeps it until that is known. `Err` says what happens instead of a look-up.
     #[cold]
     fn track_piece(&mut self, frame: FrameId, port: PortId, parsed: &mut Parsed) -> Result<(), Step> {
-        // One worker sees all pieces of a datagram: the one that owns its addresses without ports.
-        let portless = FlowKey { source_port: 0, destination_port: 0, ..parsed.key };
+        // One worker sees all pieces of a datagram: the one that owns its addresses without ports, and in IPv6 without the
+        // protocol, which a later piece may not know.
+        let protocol = if parsed.key.family == 4 { parsed.key.protocol } else { 0 };
+        let portless = FlowKey { source_port: 0, destination_port: 0, protocol, ..parsed.key };
         let owner = portless.owner(self.parts.handover.workers());
         if owner != self.parts.worker.index() {
             let len = self.parts.memory.len(frame) as u32;
-            self.hand_over(frame, len, port, owner, Purpose::Process, (0, 0));
+            self.hand_over(frame, len, port, owner, Purpose::Process, Transport::default());
             return Err(Step::Gone);
         }
         let Some(piece) = Piece::of(parsed, port) else { return Ok(()) };
@@ -307,8 +310,7 @@ impl Engine {
         let result = match outcome {
             Ok(None) => Ok(()),
             Ok(Some(Later::Known(key))) => {
-                (parsed.key.source_port, parsed.key.destination_port) =
-                    (key.source_port, key.destination_port);
+                Transport::of(&key).enter(&mut parsed.key);
                 Ok(())
             }
             Ok(Some(Later::Held)) => {
@@ -341,13 +343,13 @@ impl Engine {
         port: PortId,
         worker: usize,
         purpose: Purpose,
-        ports: (u16, u16),
+        transport: Transport,
     ) {
         let memory = &self.parts.memory;
         let pushed = self.parts.handover.inbox(worker).push(|slot| {
             slot.port = port;
             slot.kind = purpose.code();
-            slot.ports = ports;
+            slot.transport = transport;
             slot.len = memory.copy_out(frame, &mut slot.bytes).min(slot.bytes.len());
             debug_assert_eq!(slot.len, len as usize);
         });
@@ -671,7 +673,7 @@ impl Engine {
             PortKind::Direct => match self.parts.direct.get(usize::from(port.device)) {
                 Some(&(worker, device)) if worker == self.parts.worker.index() => device,
                 Some(&(worker, _)) => {
-                    return self.hand_over(frame, len, out, worker, Purpose::Transmit, (0, 0));
+                    return self.hand_over(frame, len, out, worker, Purpose::Transmit, Transport::default());
                 }
                 None => return self.drop_early(frame, out, DropReason::PortGone),
             },

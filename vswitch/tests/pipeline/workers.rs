@@ -211,3 +211,32 @@ fn frames_of_another_worker_that_find_no_memory_are_dropped_and_counted() {
     assert_eq!(world.rig.run().len(), 32);
     assert_eq!(world.rig.drops_of(a.port, DropReason::NoFrame), 18);
 }
+
+#[test]
+fn pieces_of_ipv6_follow_their_first_although_they_do_not_know_its_protocol() {
+    for workers in [1, 2, 4] {
+        let mut world = world(workers);
+        let (a, b) = (world.a.clone(), world.b.clone());
+        world.rig.install(Rules::open().ingress(2, &[allow_port(&[class(1)], UDP, 53)]).artefact());
+        for (id, port, expected) in [(1, 53, 3), (2, 54, 0), (3, 53, 3), (4, 54, 0)] {
+            // Destination options come before the UDP header, behind the fragment header.
+            let udp = a.packet(4000 + id, b.v6, port).data([7; 300]).l4();
+            let datagram = [&[UDP, 0, 1, 4, 0, 0, 0, 0], &udp[..]].concat();
+            let packet = a.packet(0, b.v6, 0).raw(60).may_fragment(id);
+            let mut pieces: Vec<_> = datagram
+                .chunks(128)
+                .enumerate()
+                .map(|(i, part)| packet.piece(i as u16 * 128, i < 2, part))
+                .collect();
+            if id > 2 {
+                pieces.reverse();
+            }
+            for (i, piece) in pieces.iter().enumerate() {
+                world.rig.send_to((i + usize::from(id)) % workers, a.port, piece);
+                world.rig.settle();
+            }
+            assert_eq!(world.rig.run().len(), expected, "{:?}", world.rig.all_drops());
+        }
+        assert_eq!(world.rig.drops(DropReason::PolicyIngress), 6);
+    }
+}
