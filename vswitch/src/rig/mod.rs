@@ -153,10 +153,11 @@ impl Rig {
 
     // ---- what the server does in life --------------------------------------------------------------------------------
 
-    /// Attaches the host: a MAC for its end, its addresses, and the ranges its pods have theirs from.
+    /// Attaches the host, or changes what it is: a MAC for its end, its addresses, and the ranges its pods have theirs from.
     pub fn host(&mut self, mac: [u8; 6], addresses: &[IpAddr], pod_ranges: &[IpNet], mtu: u16) -> PortId {
         self.host_addresses = addresses.to_vec();
         self.pod_ranges = pod_ranges.to_vec();
+        self.ports.retain(|port| port.id != PortId::HOST);
         self.ports.push(PortRecord {
             id: PortId::HOST,
             kind: PortKind::Host,

@@ -489,3 +489,29 @@ fn a_fuller_table_loses_no_established_flow_and_says_so() {
     world.connect(&c, &b, 4, 40_000);
     assert_eq!(world.rig.drops_of(PortId(3), DropReason::ConntrackFull), 0);
 }
+
+#[test]
+fn an_address_that_moves_between_the_host_and_a_pod_takes_no_flow_along() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let [a, _, _, host] = world.ends().map(Clone::clone);
+        let packet = establish(&mut world, &a, &host, family, UDP, 40_000);
+        let mut outward = packet.clone();
+        outward.destination = outside(family);
+        world.reaches(&a, &host, &outward);
+        world.reaches(&a, &host, &outward);
+        // Somebody behind the host becomes a pod here: nobody knows it yet.
+        let new = pod(4);
+        let port = world.rig.attach(new.key.clone(), new.mac, &[outside(family)], 1500);
+        world.dropped(&a, &outward, DropReason::NotReady);
+        let spoofed = outward.reversed().with_mac(HOST_MAC);
+        world.dropped(&host, &spoofed, DropReason::Spoofed);
+        world.rig.detach(port);
+        world.reaches(&a, &host, &outward);
+        // The range of this node's pods grows over it: nobody has it, and the host is not asked.
+        let ranges = ["10.0.0.0/24", "fd00::/64", "198.51.100.0/24", "2001:db8:ff::/48"];
+        let ranges = ranges.map(|range| range.parse().unwrap());
+        world.rig.host(host.mac, &host.addresses(), &ranges, 1500);
+        world.refused(&a, &outward, DropReason::NoRoute);
+    }
+}
