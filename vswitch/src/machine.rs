@@ -18,7 +18,7 @@ use crate::worker::engine::{Engine, Parts};
 use crate::worker::handover::Handover;
 use crate::worker::mailbox::{Command, Mailbox};
 use crate::worker::run::{self, Idle, RunConfig};
-use crate::worker::watchdog::{self, Watched};
+use crate::worker::watchdog::{self, Seen, Watched};
 use penstock_api::instance::inside;
 use penstock_api::message::DeviceStatus;
 use penstock_api::{DropReason, PortId, WorkerId};
@@ -425,13 +425,11 @@ fn watch(
     stopping: &AtomicBool,
 ) {
     let look = |worker: usize| {
-        (lock(programs).trunk_frames(WorkerId(worker as u8)).0, counters[worker].received.get())
+        let counters = &counters[worker];
+        let sent = lock(programs).trunk_frames(WorkerId(worker as u8)).0;
+        Seen { sent, received: counters.received.get(), rounds: counters.rounds.get() }
     };
-    let watched = |worker| {
-        let (sent, received) = look(worker);
-        Watched::new(sent, received)
-    };
-    let mut workers: Vec<Watched> = (0..counters.len()).map(watched).collect();
+    let mut workers: Vec<Watched> = (0..counters.len()).map(|worker| Watched::new(look(worker))).collect();
     let mut rates: Vec<Rate> = counters.iter().map(|_| Rate::default()).collect();
     let mut next_look = Instant::now() + watchdog::INTERVAL;
     while !stopping.load(Ordering::Relaxed) {
@@ -450,8 +448,7 @@ fn watch(
         }
         next_look = now + watchdog::INTERVAL;
         for (worker, watched) in workers.iter_mut().enumerate() {
-            let (sent, received) = look(worker);
-            if watched.look(sent, received, now) {
+            if watched.look(look(worker), now) {
                 tracing::warn!(worker, "frames go into the trunk and none arrive: binding its socket anew");
                 let _ = mailboxes[worker].send(Command::Rebind);
             }

@@ -113,6 +113,8 @@ pub struct Xsk {
     rings: Option<Rings>,
     /// Chunks submitted to the transmit ring and not yet completed.
     outstanding: usize,
+    /// Chunks completed since the beginning.
+    completed: u64,
     /// Chunks in the fill ring, the driver or the receive ring.
     receiving: usize,
     /// Syscalls made.
@@ -133,7 +135,7 @@ impl Xsk {
     pub fn bind(config: XskConfig, area: Area) -> Result<Xsk, XskError> {
         let scratch = vec![FrameDesc::default(); BATCH];
         let rings = Some(open_retrying(&config, &area.umem)?);
-        Ok(Xsk { config, area, rings, outstanding: 0, receiving: 0, syscalls: 0, scratch })
+        Ok(Xsk { config, area, rings, outstanding: 0, completed: 0, receiving: 0, syscalls: 0, scratch })
     }
 
     /// The socket, for the socket map and for poll.
@@ -317,6 +319,7 @@ impl Xsk {
             }
             self.outstanding -= count.min(self.outstanding);
             total += count;
+            self.completed += count as u64;
             if count < BATCH {
                 return total;
             }
@@ -325,6 +328,17 @@ impl Xsk {
 
     pub fn outstanding(&self) -> usize {
         self.outstanding
+    }
+
+    /// Chunks that were sent and came back since the socket was first bound.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Chunks that have arrived and were not taken yet.
+    #[inline]
+    pub fn waiting(&mut self) -> u32 {
+        self.rings.as_mut().map_or(0, |rings| rings.rx.nb_avail_exact())
     }
 
     pub fn receiving(&self) -> usize {

@@ -768,6 +768,18 @@ impl Engine {
         self.busy_ports.iter_mut().map(|word| std::mem::take(word).count_ones()).sum()
     }
 
+    /// Chunks that have arrived at the trunk and wait for a later round.
+    #[inline]
+    pub fn waiting(&mut self) -> u32 {
+        self.parts.devices.first_mut().and_then(Device::xsk_mut).map_or(0, |xsk| xsk.waiting())
+    }
+
+    /// Chunks that were sent and came back, of all sockets.
+    #[inline]
+    pub fn completed(&self) -> u64 {
+        self.parts.devices.iter().filter_map(Device::xsk).map(|xsk| xsk.completed()).sum()
+    }
+
     /// Frames with the kernel, to be sent.
     #[inline]
     pub fn outstanding(&self) -> usize {

@@ -39,10 +39,9 @@ impl std::fmt::Debug for RunConfig {
     }
 }
 
-/// Frames a port may send in one round while it is alone: the socket's ring holds twice as many.
-const QUOTA_ALONE: u32 = 2048;
-/// Frames all busy ports together may send in one round while the worker cannot keep up.
-const QUOTA_SHARED: u32 = 256;
+/// Frames all ports together may have on their way to a worker: half of what the socket's ring holds. The other half is for
+/// ports that were silent so far.
+const QUOTA: u32 = 2048;
 const QUOTA_MIN: u32 = 16;
 /// No completion for this long although frames are out: the socket is bound anew.
 const STUCK_MS: u64 = 250;
@@ -59,14 +58,14 @@ struct Runner {
     config: RunConfig,
     number: u32,
     poll_fds: Vec<libc::pollfd>,
-    /// When the transmit side last moved, and how many frames were out then.
+    /// When the transmit side last moved, and what had come back by then. Not how many are out: one in, one out is no standstill.
     moved_ms: u64,
-    outstanding: usize,
+    completed: u64,
 }
 
 impl Runner {
     fn new(engine: Engine, config: RunConfig) -> Runner {
-        Runner { engine, config, number: 0, poll_fds: Vec::new(), moved_ms: 0, outstanding: 0 }
+        Runner { engine, config, number: 0, poll_fds: Vec::new(), moved_ms: 0, completed: 0 }
     }
 
     fn run(mut self) {
@@ -114,26 +113,27 @@ impl Runner {
         }
     }
 
-    /// Refills every port's budget. While the worker keeps up the budget is generous; when a round brings a full batch, busy
-    /// ports share what one round can carry, so that none of them can fill the rings.
+    /// Refills every port's budget. While the worker keeps up it is generous. When a round brings a full batch, the ports that
+    /// send share what half of the ring still has room for: also one alone must not fill it, or the first frame of another
+    /// finds no place.
     #[inline]
     fn begin_round(&mut self, frames: usize) {
         let Some(rounds) = &self.config.rounds else { return };
         self.number = self.number.wrapping_add(1);
-        let busy_ports = self.engine.take_busy_ports();
-        let quota = match busy_ports {
-            0 | 1 => QUOTA_ALONE,
-            ports if frames >= BATCH => (QUOTA_SHARED / ports).max(QUOTA_MIN),
-            ports => (QUOTA_ALONE / ports).max(QUOTA_MIN),
+        let room = match frames >= BATCH {
+            true => QUOTA.saturating_sub(self.engine.waiting()),
+            false => QUOTA,
         };
+        let quota = (room / self.engine.take_busy_ports().max(1)).max(QUOTA_MIN);
         rounds.begin(self.engine.worker(), self.number, quota);
     }
 
     /// Sees transmit rings that stopped moving. Receive rings are watched by the server, which can ask the kernel.
     fn watch(&mut self, now_ms: u64) {
         let outstanding = self.engine.outstanding();
-        if outstanding == 0 || outstanding != self.outstanding {
-            self.outstanding = outstanding;
+        let completed = self.engine.completed();
+        if outstanding == 0 || completed != self.completed {
+            self.completed = completed;
             self.moved_ms = now_ms;
         } else if now_ms.saturating_sub(self.moved_ms) > STUCK_MS {
             tracing::warn!(

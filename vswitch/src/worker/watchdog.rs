@@ -17,11 +17,20 @@ const LOOKS: u32 = 3;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// What is seen of a worker. All of it only ever grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Frames the programs sent towards it.
+    pub sent: u64,
+    pub received: u64,
+    /// Of its loop.
+    pub rounds: u64,
+}
+
 /// One worker, as it was at the last look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Watched {
-    sent: u64,
-    received: u64,
+    seen: Seen,
     /// Looks at which frames were sent, since one was received.
     stuck: u32,
     pause: Option<(Instant, Duration)>,
@@ -29,20 +38,22 @@ pub struct Watched {
 
 impl Watched {
     /// Begins with what was counted before.
-    pub fn new(sent: u64, received: u64) -> Self {
-        Watched { sent, received, ..Watched::default() }
+    pub fn new(seen: Seen) -> Self {
+        Watched { seen, ..Watched::default() }
     }
 
-    /// Is it time to bind anew? `sent` and `received` only ever grow.
-    pub fn look(&mut self, sent: u64, received: u64, now: Instant) -> bool {
-        let (sends, receives) = (sent != self.sent, received != self.received);
-        (self.sent, self.received) = (sent, received);
+    /// Is it time to bind anew?
+    pub fn look(&mut self, seen: Seen, now: Instant) -> bool {
+        let before = std::mem::replace(&mut self.seen, seen);
+        let (sends, receives) = (seen.sent != before.sent, seen.received != before.received);
+        let runs = seen.rounds != before.rounds;
         if receives {
             (self.stuck, self.pause) = (0, None);
             return false;
         }
-        // Nothing sent in this tenth of a second says nothing: a pod waits before it tries again.
-        self.stuck += u32::from(sends);
+        // Nothing sent in this tenth of a second says nothing: a pod waits before it tries again. Nor does a worker that did
+        // not run: it is short of a CPU, not of its socket.
+        self.stuck += u32::from(sends && runs);
         if self.stuck < LOOKS || self.pause.is_some_and(|(until, _)| now < until) {
             return false;
         }
@@ -57,20 +68,32 @@ impl Watched {
 mod tests {
     use super::*;
 
+    fn seen(sent: u64, received: u64, rounds: u64) -> Seen {
+        Seen { sent, received, rounds }
+    }
+
     #[test]
     fn frames_sent_and_none_received_three_times_is_stuck() {
         let (mut watched, now) = (Watched::default(), Instant::now());
-        assert_eq!([1, 2, 3].map(|sent| watched.look(sent, 0, now)), [false, false, true]);
+        assert_eq!([1, 2, 3].map(|n| watched.look(seen(n, 0, n), now)), [false, false, true]);
     }
 
     #[test]
     fn a_worker_that_receives_anything_or_is_sent_nothing_is_not_stuck() {
-        let (mut watched, now) = (Watched::new(7, 7), Instant::now());
+        let (mut watched, now) = (Watched::new(seen(7, 7, 7)), Instant::now());
         for round in 1..100 {
-            assert!(!watched.look(1000 * round, 7 + round, now), "slow");
+            assert!(!watched.look(seen(1000 * round, 7 + round, 7 + round), now), "slow");
         }
         for _ in 0..100 {
-            assert!(!watched.look(1000 * 99, 7 + 99, now), "idle");
+            assert!(!watched.look(seen(1000 * 99, 7 + 99, 1000), now), "idle");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_gets_no_cpu_is_not_stuck() {
+        let (mut watched, now) = (Watched::default(), Instant::now());
+        for look in 1..100 {
+            assert!(!watched.look(seen(look, 0, 0), now));
         }
     }
 
@@ -78,9 +101,9 @@ mod tests {
     fn what_does_not_help_is_tried_less_and_less_often() {
         let (mut watched, begin) = (Watched::default(), Instant::now());
         let tries: Vec<u64> = (1..=600u64)
-            .filter(|&tenths| watched.look(tenths, 0, begin + Duration::from_millis(100 * tenths)))
+            .filter(|&n| watched.look(seen(n, 0, n), begin + Duration::from_millis(100 * n)))
             .collect();
         assert_eq!(tries, [3, 13, 33, 73, 153, 313]);
-        assert!(!watched.look(601, 1, begin) && watched.pause.is_none(), "it helped after all");
+        assert!(!watched.look(seen(601, 1, 601), begin) && watched.pause.is_none(), "it helped after all");
     }
 }
