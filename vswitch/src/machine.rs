@@ -506,6 +506,7 @@ impl Kernel for Machine {
     }
 
     fn check_pod(&mut self, port: &PortRecord, host_end: &str) -> Result<(), KernelError> {
+        let trunks = &self.links.trunks;
         self.inside(|programs, netlink| {
             let link = netlink.existing(host_end).map_err(KernelError::new)?;
             let wrong = |what: &str| {
@@ -518,12 +519,25 @@ impl Kernel for Machine {
             if !link.is_up {
                 return wrong("the interface is down");
             }
-            match programs.attach_tc(TcProgram::Pod, host_end) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(KernelError::new(format!(
-                    "{host_end}: its program was gone; it has been attached again"
+            // What every pod depends on, too: nobody else asks.
+            let mut gone = Vec::new();
+            let mut missing = |is_there: Result<bool, BpfError>, interface: &str| {
+                is_there
+                    .map(|there| gone.extend((!there).then(|| interface.to_owned())))
+                    .map_err(KernelError::new)
+            };
+            missing(programs.attach_tc(TcProgram::Pod, host_end), host_end)?;
+            missing(programs.attach_tc(TcProgram::Host, inside::HOST), inside::HOST)?;
+            for trunk in trunks {
+                missing(programs.attach_tc(TcProgram::Trunk, &trunk.near.name), &trunk.near.name)?;
+                missing(programs.ensure_xdp(&trunk.far_name), &trunk.far_name)?;
+            }
+            match gone.as_slice() {
+                [] => Ok(()),
+                _ => Err(KernelError::new(format!(
+                    "the program of {} was gone; it has been attached again",
+                    gone.join(", ")
                 ))),
-                Err(error) => Err(KernelError::new(error)),
             }
         })
     }

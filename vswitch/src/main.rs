@@ -166,12 +166,26 @@ fn remove(instance: &Instance, purge: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the kernel asks for at different moments of a start is asked for here, before anything is made.
 fn require_root() -> anyhow::Result<()> {
-    if nix::unistd::geteuid().is_root() {
+    // `include/uapi/linux/capability.h`. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON too.
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_SYS_ADMIN", 21)];
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status cannot be read")?;
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+        .context("/proc/self/status does not say which capabilities there are")?;
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
         return Ok(());
     }
     bail!(
-        "the switch needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN, CAP_IPC_LOCK); use sudo"
+        "the switch may not use interfaces, programs and namespaces: {} missing; run it as root (sudo), or give the service these capabilities",
+        match missing.as_slice() {
+            [one] => format!("{one} is"),
+            many => format!("{} are", many.join(", ")),
+        }
     )
 }
 

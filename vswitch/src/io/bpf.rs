@@ -184,6 +184,23 @@ impl Programs {
         }
     }
 
+    /// Attaches the XDP program where it is missing. True: it was there.
+    pub fn ensure_xdp(&mut self, interface: &str) -> Result<bool, BpfError> {
+        match xdp(&mut self.ebpf)?.attach(interface, XdpMode::Driver) {
+            Ok(_) => Ok(false),
+            Err(error) if is_taken(&error) => Ok(true),
+            Err(_) => match xdp(&mut self.ebpf)?.attach(interface, XdpMode::Skb) {
+                Ok(_) => Ok(false),
+                Err(error) if is_taken(&error) => Ok(true),
+                Err(error) => Err(BpfError::Attach {
+                    program: "queue",
+                    interface: interface.to_owned(),
+                    error: chain(&error),
+                }),
+            },
+        }
+    }
+
     /// Attaches the XDP program in generic mode, as asked for.
     pub fn attach_xdp_generic(&mut self, interface: &str) -> Result<&'static str, BpfError> {
         let failed =
@@ -305,6 +322,13 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
 fn is_exists(error: &aya::programs::ProgramError) -> bool {
     use aya::programs::{ProgramError, TcError};
     matches!(error, ProgramError::TcError(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST))
+}
+
+/// An XDP program is attached already, in this mode or in the other.
+fn is_taken(error: &aya::programs::ProgramError) -> bool {
+    use aya::programs::ProgramError;
+    matches!(error, ProgramError::SyscallError(e)
+        if matches!(e.io_error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)))
 }
 
 /// An error with what caused it: aya's outer texts alone say little.
