@@ -97,3 +97,38 @@ pub(crate) fn udp_socket(place: &Place, to: impl Into<IpAddr>, port: u16) -> Udp
     socket.set_read_timeout(Some(LONG)).unwrap();
     socket
 }
+
+/// Something to be done at the end of a scope, whichever way it is left.
+pub(crate) struct AtEnd<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Has a process ended, with all its threads? One that waits for its parent to ask has.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads <= 1 && stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+/// Sends the switch's process a signal and waits until it is gone. The control plane stays.
+pub(crate) fn kill_switch(lab: &Lab, signal: nix::sys::signal::Signal) {
+    let pid = lab.status().unwrap().pid;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    until("the switch has ended", || has_ended(pid));
+}
+
+/// The switch's own namespace.
+pub(crate) fn inside(lab: &Lab) -> Place {
+    Place::open(lab.instance().netns()).unwrap()
+}
+
+/// What an operator might do on the command line, inside a place. Panics when it fails.
+#[track_caller]
+pub(crate) fn by_hand(place: &Place, command: &[&str]) {
+    let output = place.run(|| std::process::Command::new(command[0]).args(&command[1..]).output()).unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

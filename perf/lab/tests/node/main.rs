@@ -4,9 +4,15 @@
 //! the switch's state when it fails.
 
 mod answers;
+mod bad_input;
 mod common;
+mod direct;
 mod mtu;
 mod offloads;
 mod policy;
+mod removal;
+mod removed;
+mod restart;
+mod rings;
 mod spoofing;
 mod steering;
