@@ -229,6 +229,14 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// How many frames each socket of a worker may wait with: at most three quarters of the memory together, since answers,
+    /// hand-overs and what is being sent need frames too.
+    fn receiving_max(&self, worker: usize) -> usize {
+        let direct = direct_places(self.config.direct.len(), self.config.workers);
+        let sockets = 1 + direct.iter().filter(|(owner, _)| *owner == worker).count();
+        self.config.frames_per_worker * 3 / 4 / sockets
+    }
+
     /// A worker's memory and its trunk's socket.
     fn trunk(
         &mut self,
@@ -248,6 +256,7 @@ impl Builder<'_> {
             bind: Bind::Copy,
             multi_buffer,
             ring_len: RING_LEN,
+            receiving_max: self.receiving_max(worker),
         };
         // Nothing arrives at the near end but what tc programs send out of it: no queue of it ever feeds a socket.
         let near = inside::trunk_near(WorkerId(worker as u8));
@@ -319,6 +328,7 @@ impl Builder<'_> {
             bind: Bind::Copy,
             multi_buffer: false,
             ring_len: RING_LEN,
+            receiving_max: self.receiving_max(index % self.config.workers),
         };
         if why.is_empty() {
             why = "the worker's memory is registered for copying, with its trunk".to_owned();

@@ -35,6 +35,7 @@ impl Place {
             bind: Bind::Copy,
             multi_buffer: false,
             ring_len: 512,
+            receiving_max: 512,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct XskConfig {
     pub multi_buffer: bool,
     /// Entries of each ring, a power of two.
     pub ring_len: u32,
+    /// Frames given to the kernel to fill, at most; the ring may hold fewer.
+    pub receiving_max: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -164,8 +166,7 @@ impl Xsk {
     #[inline]
     pub fn refill(&mut self, memory: &mut Memory) {
         let Some(rings) = &mut self.rings else { return };
-        // Leave some for answers and for what is being sent.
-        let target = (self.config.ring_len as usize).min(memory.chunks() / 2);
+        let target = (self.config.ring_len as usize).min(self.config.receiving_max);
         while self.receiving < target {
             let want = (target - self.receiving).min(BATCH);
             let mut have = 0;

@@ -19,7 +19,7 @@ fn jumbo_frames_carry_tcp_and_datagrams_whole() {
         let port = if to.is_ipv4() { 5001 } else { 5002 };
         let done = web.start_transfer(&db, to, port, Duration::from_secs(1)).unwrap().finish().unwrap();
         eprintln!("{to}: {:.2} Gb/s at MTU 9000", done.gigabits_per_second());
-        assert!(done.bytes > 5_000_000, "{to}: {done:?}");
+        assert!(done.bytes > 1_000_000, "{to}: {done:?}");
         assert_eq!(lab.host().connect_within(to, TCP, LONG), Reached);
     }
     lab.assert_frames_conserved();

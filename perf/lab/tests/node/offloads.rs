@@ -32,7 +32,7 @@ fn a_transfer_runs_from_the_first_byte_with_all_offloads_on() {
         let first = began.elapsed();
         let done = transfer.finish().unwrap();
         eprintln!("{to}: 100 KB after {first:?}, {:.2} Gb/s", done.gigabits_per_second());
-        assert!(done.bytes > 5_000_000, "{to}: {done:?}");
+        assert!(done.bytes > 1_000_000, "{to}: {done:?}");
     }
     lab.assert_frames_conserved();
 }

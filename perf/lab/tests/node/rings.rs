@@ -67,14 +67,14 @@ fn one_pod_that_floods_takes_nothing_from_the_others_and_what_it_loses_has_a_nam
         while began.elapsed() < Duration::from_secs(3) {
             for to in both(&db) {
                 asked += 1;
-                answered += u32::from(web.ping_with(to, 56, Duration::from_millis(500)) == Reached);
+                answered += u32::from(web.ping_with(to, 56, Duration::from_secs(2)) == Reached);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     });
     let drops = lab.all_drops().unwrap();
     eprintln!("flood of {} frames; {answered} of {asked} pings answered; {drops:?}", sent.into_inner());
-    assert!(asked >= 20, "hardly any ping was tried: {asked}");
+    assert!(asked >= 10, "hardly any ping was tried: {asked}");
     assert!(answered * 100 >= asked * 95, "{answered} of {asked} pings were answered; {drops:?}");
     lab.assert_frames_conserved();
 }
