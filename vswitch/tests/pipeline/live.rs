@@ -515,3 +515,42 @@ fn an_address_that_moves_between_the_host_and_a_pod_takes_no_flow_along() {
         world.refused(&a, &outward, DropReason::NoRoute);
     }
 }
+
+#[test]
+fn after_its_first_packets_both_directions_of_a_flow_come_from_the_cache() {
+    for family in FAMILIES {
+        for protocol in PROTOCOLS {
+            let mut world = World::new();
+            let (a, b) = (world.a.clone(), world.b.clone());
+            let packet = establish(&mut world, &a, &b, family, protocol, 40_000);
+            let back = packet.reversed().with_mac(b.mac);
+            let back = match protocol {
+                TCP => back.tcp(ACK, 5001, 1001),
+                ICMP => back.echo(false, 40_000),
+                _ => back,
+            };
+            for (from, to, packet) in [(&a, &b, &packet), (&b, &a, &back)] {
+                let hits = world.rig.cache_hits();
+                world.reaches(from, to, packet);
+                assert_eq!(world.rig.cache_hits(), hits + 1, "{packet:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pieces_that_waited_leave_after_their_first_in_the_order_in_which_they_came() {
+    let mut world = World::new();
+    let (a, b) = (world.a.clone(), world.b.clone());
+    let packet = a.packet(4000, b.v4, 53).data(vec![1; 6000]).may_fragment(1);
+    let pieces = packet.pieces(800);
+    let order = [3, 1, 7, 2, 0, 5, 6, 4];
+    for i in order {
+        world.rig.send(a.port, &pieces[i]);
+    }
+    let places: Vec<_> =
+        seen(&world.rig.run()).iter().map(|(_, s)| usize::from(s.fragment.unwrap().0) / 800).collect();
+    let waited: Vec<_> = places.iter().copied().filter(|i| [3, 1, 7, 2].contains(i)).collect();
+    assert_eq!(waited, [3, 1, 7, 2], "{places:?}");
+    assert_eq!((places[0], places.len()), (0, 8), "{places:?}");
+}
