@@ -34,7 +34,8 @@ pub struct PortCounters {
     /// Out of the switch to the port.
     pub tx_frames: Cell,
     pub tx_bytes: Cell,
-    /// Frames that came from this port and were dropped. Index: `DropReason as usize`.
+    /// Frames that came from this port and were dropped; for `tx_full`, and `port_gone` on the way out, those that should have
+    /// left by it. Index: `DropReason as usize`.
     pub drops: [Cell; DropReason::COUNT],
 }
 
