@@ -71,3 +71,20 @@ fn tcp_finds_the_small_mtu_of_a_pod_that_lies_about_it() {
     assert!(lab.drops(DropReason::TooBig) > 0, "nothing was too big, which proves nothing");
     lab.assert_frames_conserved();
 }
+
+#[test]
+fn a_pod_that_raises_its_own_mtu_loses_its_big_frames_and_keeps_its_small_ones() {
+    let (lab, web, db) = shop("raise", workers(1));
+    set_mtu(&web, "eth0", 9000);
+    for to in both(&db) {
+        let watch = db.watch("eth0", |frame| frame.len() > 1514);
+        let socket = udp_socket(&web, to, UDP);
+        for _ in 0..10 {
+            socket.send(&[7; 4000]).unwrap();
+        }
+        assert_eq!(web.udp_echo(to, UDP, 1000, LONG), Reached, "{to}: small ones pass");
+        assert_eq!(web.connect_within(to, TCP, LONG), Reached, "{to}");
+        assert_eq!(watch.count(), 0);
+    }
+    lab.assert_frames_conserved();
+}
