@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The directories of one instance. Derived from its name; tests put them elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl InstanceLock {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+        match lock(file) {
             Ok(mut file) => {
                 // Inside, for people and for the next one to name us; the lock is the flock, not the number.
                 file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
@@ -108,6 +109,30 @@ impl InstanceLock {
             Err((_, errno)) => Err(failed(errno.into())),
         }
     }
+}
+
+/// Tries for the lock. One that was killed a moment ago holds it until the kernel has put all of it away: that is waited for.
+fn lock(mut file: File) -> Result<nix::fcntl::Flock<File>, (File, nix::errno::Errno)> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const TRIES: usize = 500;
+    for _ in 0..TRIES {
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Err((held, nix::errno::Errno::EWOULDBLOCK)) if is_dying(&held) => file = held,
+            other => return other,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+}
+
+/// Has the process that the file names ended, apart from what of it still runs inside the kernel?
+fn is_dying(mut file: &File) -> bool {
+    let mut pid = String::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut pid));
+    let Some(pid) = read.ok().and_then(|_| pid.trim().parse::<u32>().ok()) else { return false };
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `pid (name) state ...`; the name may hold anything.
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 #[cfg(test)]
