@@ -77,6 +77,10 @@ impl Runner {
                 self.engine.worker()
             );
         }
+        if let Err(error) = prefer() {
+            let worker = self.engine.worker();
+            tracing::warn!(%worker, "cannot be preferred by the scheduler ({error}; CAP_SYS_NICE): it may wait for its CPU");
+        }
         self.list_poll_fds();
         let mailbox = self.engine.mailbox();
         let begin = Instant::now();
@@ -190,6 +194,18 @@ impl Runner {
             crate::io::xsk::poll(&mut self.poll_fds, timeout_ms);
         }
         mailbox.awake();
+    }
+}
+
+/// Asks the scheduler to let this thread go first: while it waits for a CPU, every pod waits. Where sessions are scheduled as
+/// groups (autogroup), the group has to be preferred too.
+fn prefer() -> Result<(), String> {
+    const FIRST: i32 = -20;
+    rustix::process::setpriority_process(Some(rustix::thread::gettid()), FIRST).map_err(|e| e.to_string())?;
+    match std::fs::write("/proc/self/autogroup", FIRST.to_string()) {
+        // A kernel without autogroups.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|e| format!("autogroup: {e}")),
     }
 }
 
