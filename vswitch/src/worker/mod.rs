@@ -1,11 +1,14 @@
 //! A worker: one pinned thread that owns its rings, frames, flow cache and conntrack shard. No locks.
 
+mod admit;
 mod answer;
 mod capture;
 pub mod counters;
+mod decide;
 pub mod engine;
 pub mod handover;
 pub mod mailbox;
 mod report;
 pub mod run;
+mod send;
 pub mod watchdog;

@@ -1,0 +1,268 @@
+//! The second stage: which flow is this packet of, and may it pass?
+//!
+//! The cache answers what it can; for the rest the connection table is asked, policy judges what is new or was judged under
+//! older policy, and the answer is remembered.
+
+use super::engine::{Engine, Packet, Step};
+use super::mailbox::DropSample;
+use crate::flow::{CacheEntry, Entry, FlowId, Judged, NewFlow, Side, Touch, may_open};
+use crate::forward::route;
+use crate::packet::{FlowKey, L4, Payload};
+use crate::policy::{self, Refusal};
+use crate::snapshot::{Port, Snapshot};
+use penstock_api::{DropReason, PortId};
+use std::sync::Arc;
+
+impl Engine {
+    /// Finds the flow a packet belongs to, or makes it. The answer is [`Step::Forward`] or [`Step::Drop`].
+    #[inline]
+    pub(super) fn lookup(&mut self, packet: &Packet) -> Step {
+        let Payload::Flow(l4) = packet.parsed.payload else { return Step::Drop(DropReason::InvalidState) };
+        if let Some(&CacheEntry { flow, stamp, side, out, .. }) =
+            self.parts.cache.get(packet.hash, &packet.parsed.key)
+            && self.is_current(flow, stamp, side, packet.port, out)
+        {
+            match self.parts.conntrack.touch(flow, side, &l4, packet.len, self.now_ms) {
+                Ok(Touch::Tracked) => {
+                    self.parts.counters.cache_hits.add(1);
+                    return Step::Forward { out };
+                }
+                Ok(Touch::Reopen) => {}
+                Err(reason) => return Step::Drop(reason),
+            }
+        }
+        self.parts.counters.cache_misses.add(1);
+        match self.decide(packet, &l4) {
+            Ok(out) => Step::Forward { out },
+            Err(reason) => Step::Drop(reason),
+        }
+    }
+
+    /// Was the flow judged under what is in force now, between the endpoints that are there now?
+    #[inline]
+    pub(super) fn is_current(&self, flow: FlowId, stamp: u32, side: Side, from: PortId, out: PortId) -> bool {
+        let Some(entry) = self.parts.conntrack.current(flow, stamp) else { return false };
+        let (source, destination) = match side {
+            Side::Forward => (from, out),
+            Side::Reply => (out, from),
+        };
+        let (Some(source), Some(destination)) =
+            (self.parts.snapshot.port(source), self.parts.snapshot.port(destination))
+        else {
+            return false;
+        };
+        is_between(entry, source, destination) && entry.judged() == self.judged_now(source, destination)
+    }
+
+    #[inline]
+    pub(super) fn judged_now(&self, source: &Port, destination: &Port) -> Judged {
+        Judged {
+            source: source.revision,
+            destination: destination.revision,
+            forwarding: self.parts.snapshot.forwarding,
+        }
+    }
+
+    /// The slow road: conntrack, policy, remember.
+    pub(super) fn decide(&mut self, packet: &Packet, l4: &L4) -> Result<PortId, DropReason> {
+        let snapshot = Arc::clone(&self.parts.snapshot);
+        let result = self.decide_under(&snapshot, packet, l4);
+        // Never the last reference: the mailbox's owner frees snapshots, not a worker.
+        drop(snapshot);
+        result
+    }
+
+    pub(super) fn decide_under(
+        &mut self,
+        snapshot: &Snapshot,
+        packet: &Packet,
+        l4: &L4,
+    ) -> Result<PortId, DropReason> {
+        let key = &packet.parsed.key;
+        let from = snapshot.port(packet.port).ok_or(DropReason::PortGone)?;
+        let to = route(snapshot, from, key.destination_address())?;
+        if let Some((flow, side)) = self.parts.conntrack.find(key, packet.hash)
+            && self.renew(snapshot, flow, side, from, to, packet)?
+        {
+            match self.parts.conntrack.touch(flow, side, l4, packet.len, self.now_ms)? {
+                Touch::Tracked => {
+                    self.remember(packet, flow, side, to.id);
+                    return Ok(to.id);
+                }
+                // Judged below as the first packet of another flow, whose tuple this one gives up if that is allowed.
+                Touch::Reopen => {
+                    self.admit_flow(snapshot, from, to, packet, l4)?;
+                    self.parts.conntrack.remove(flow);
+                    return self.open(snapshot, from, to, packet, l4);
+                }
+            }
+        }
+        self.open(snapshot, from, to, packet, l4)
+    }
+
+    /// Judges a known flow again if what is in force has changed. False: the flow was between other endpoints and is gone.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn renew(
+        &mut self,
+        snapshot: &Snapshot,
+        flow: FlowId,
+        side: Side,
+        from: &Port,
+        to: &Port,
+        packet: &Packet,
+    ) -> Result<bool, DropReason> {
+        let (source, destination) = match side {
+            Side::Forward => (from, to),
+            Side::Reply => (to, from),
+        };
+        let entry = self.parts.conntrack.entry(flow);
+        if !is_between(entry, source, destination) {
+            self.parts.conntrack.remove(flow);
+            return Ok(false);
+        }
+        let judged = self.judged_now(source, destination);
+        if entry.judged() == judged {
+            return Ok(true);
+        }
+        let first = entry.key();
+        let question = policy::question(&first, true);
+        match policy::judge(snapshot, source, destination, &first, question) {
+            Ok(allowed) => {
+                self.parts.conntrack.rejudged(flow, judged, allowed.egress_rule, allowed.ingress_rule);
+                Ok(true)
+            }
+            Err(refusal) => {
+                self.parts.conntrack.remove(flow);
+                Err(self.refuse(refusal, packet))
+            }
+        }
+    }
+
+    /// May this packet open a flow, and does policy let it?
+    pub(super) fn admit_flow(
+        &mut self,
+        snapshot: &Snapshot,
+        from: &Port,
+        to: &Port,
+        packet: &Packet,
+        l4: &L4,
+    ) -> Result<policy::Allowed, DropReason> {
+        let key = &packet.parsed.key;
+        may_open(key, l4)?;
+        let question = policy::question(key, false);
+        policy::judge(snapshot, from, to, key, question).map_err(|refusal| self.refuse(refusal, packet))
+    }
+
+    pub(super) fn open(
+        &mut self,
+        snapshot: &Snapshot,
+        from: &Port,
+        to: &Port,
+        packet: &Packet,
+        l4: &L4,
+    ) -> Result<PortId, DropReason> {
+        let allowed = self.admit_flow(snapshot, from, to, packet, l4)?;
+        let key = packet.parsed.key;
+        let flow = self.parts.conntrack.insert(
+            &NewFlow {
+                key,
+                reply_key: key.reversed(),
+                source: from.endpoint,
+                destination: to.endpoint,
+                source_port: from.id,
+                destination_port: to.id,
+                judged: self.judged_now(from, to),
+                egress_rule: allowed.egress_rule,
+                ingress_rule: allowed.ingress_rule,
+                l4: *l4,
+            },
+            self.now_ms,
+        )?;
+        match self.parts.conntrack.touch(flow, Side::Forward, l4, packet.len, self.now_ms)? {
+            Touch::Tracked => {
+                self.remember(packet, flow, Side::Forward, to.id);
+                Ok(to.id)
+            }
+            Touch::Reopen => Err(DropReason::InvalidState),
+        }
+    }
+
+    pub(super) fn remember(&mut self, packet: &Packet, flow: FlowId, side: Side, out: PortId) {
+        let entry = self.parts.conntrack.entry(flow);
+        let remembered = CacheEntry {
+            key: packet.parsed.key,
+            flow,
+            stamp: entry.stamp(),
+            judged: entry.judged(),
+            out,
+            side,
+            flags: 0,
+        };
+        self.parts.cache.insert(packet.hash, remembered);
+    }
+
+    /// An ICMP error passes when it is about a flow that is allowed, comes from the flow's other end and goes to the one that
+    /// sent what it quotes.
+    #[cold]
+    pub(super) fn relate(&mut self, packet: &Packet, about: &FlowKey) -> Step {
+        let snapshot = Arc::clone(&self.parts.snapshot);
+        let result = self.relate_under(&snapshot, packet, about);
+        match result {
+            Ok(out) => Step::Forward { out },
+            Err(reason) => Step::Drop(reason),
+        }
+    }
+
+    pub(super) fn relate_under(
+        &mut self,
+        snapshot: &Snapshot,
+        packet: &Packet,
+        about: &FlowKey,
+    ) -> Result<PortId, DropReason> {
+        let unrelated = DropReason::UnrelatedIcmp;
+        if packet.parsed.key.destination != about.source {
+            return Err(unrelated);
+        }
+        let (flow, side) = self.parts.conntrack.find(about, packet.hash).ok_or(unrelated)?;
+        let from = snapshot.port(packet.port).ok_or(DropReason::PortGone)?;
+        let to = route(snapshot, from, about.source_address())?;
+        // The quoted packet went from `to` to `from`. Somebody else's word about it changes nothing, not even the table.
+        let (source, destination) = match side {
+            Side::Forward => (to, from),
+            Side::Reply => (from, to),
+        };
+        if !is_between(self.parts.conntrack.entry(flow), source, destination)
+            || !self.renew(snapshot, flow, side, to, from, packet)?
+        {
+            return Err(unrelated);
+        }
+        Ok(to.id)
+    }
+
+    /// Notes who refused, for the operator.
+    #[cold]
+    pub(super) fn refuse(&mut self, refusal: Refusal, packet: &Packet) -> DropReason {
+        if self.samples_left > 0 {
+            self.samples_left -= 1;
+            // Full: counted all the same.
+            let _ = self.parts.mailbox.drop_events.push(DropSample {
+                reason: refusal.reason,
+                port: packet.port,
+                key: packet.parsed.key,
+                judge: refusal.judge,
+                direction: refusal.direction,
+                rule: refusal.rule,
+            });
+        }
+        refusal.reason
+    }
+}
+
+/// Is this a flow from one endpoint to another, as they are attached now?
+#[inline]
+fn is_between(flow: &Entry, source: &Port, destination: &Port) -> bool {
+    flow.source() == source.endpoint
+        && flow.destination() == destination.endpoint
+        && flow.source_port() == source.id
+        && flow.destination_port() == destination.id
+}

@@ -1,0 +1,145 @@
+//! The last stage: rewritten and transmitted, split where it must be, or dropped for one counted reason.
+
+use super::engine::{Engine, Packet, Step};
+use super::handover::Purpose;
+use crate::io::device::Device;
+use crate::io::memory::{FrameId, Place};
+use crate::io::ring::Transport;
+use crate::io::tag;
+use crate::packet::{decrement_ttl, set_macs, split_ipv4};
+use crate::snapshot::{Port, PortKind};
+use penstock_api::message::gateway;
+use penstock_api::{DropReason, PortId};
+
+impl Engine {
+    #[inline]
+    pub(super) fn finish(&mut self, packet: Packet) {
+        match packet.step {
+            Step::Forward { out } => self.forward(packet, out),
+            Step::Drop(reason) => self.drop_packet(packet, reason),
+            Step::Lookup | Step::Related { .. } | Step::Gone => {}
+        }
+    }
+
+    #[inline]
+    pub(super) fn forward(&mut self, packet: Packet, out: PortId) {
+        let Some(port) = self.parts.snapshot.port(out) else {
+            return self.drop_packet(packet, DropReason::PortGone);
+        };
+        let (mac, mtu) = (self.mac_for(port), port.mtu);
+        if packet.parsed.ttl <= 1 {
+            return self.drop_packet(packet, DropReason::TtlExceeded);
+        }
+        let too_big = packet.parsed.ip_len > mtu;
+        if too_big && packet.parsed.dont_fragment {
+            return self.drop_too_big(packet, mtu);
+        }
+        if let Some(capture) = &self.capture {
+            super::capture::record(capture, &self.parts.memory, packet.frame, packet.port, out, Ok(()));
+        }
+        let head = self.parts.memory.head_mut(packet.frame);
+        decrement_ttl(head, &packet.parsed);
+        set_macs(head, mac, gateway::MAC.0);
+        if too_big {
+            return self.send_split(packet, out, mtu);
+        }
+        self.transmit(packet.frame, packet.len, out);
+    }
+
+    /// What the destination MAC of a frame to this port is: a tag on a trunk, its own elsewhere.
+    pub(super) fn mac_for(&self, port: &Port) -> [u8; 6] {
+        let tagged = self.parts.devices.first().is_some_and(Device::is_tagged);
+        if tagged && port.kind != PortKind::Direct { tag::to_port(port.id) } else { port.mac }
+    }
+
+    /// Sends one frame, ready as it is, by `out`.
+    #[inline]
+    pub(super) fn transmit(&mut self, frame: FrameId, len: u32, out: PortId) {
+        let Some(port) = self.parts.snapshot.port(out) else {
+            return self.drop_early(frame, out, DropReason::PortGone);
+        };
+        let device = match port.kind {
+            PortKind::Host | PortKind::Pod => 0,
+            PortKind::Direct => match self.parts.direct.get(usize::from(port.device)) {
+                Some(&(worker, device)) if worker == self.parts.worker.index() => device,
+                Some(&(worker, _)) => {
+                    return self.hand_over(frame, len, out, worker, Purpose::Transmit, Transport::default());
+                }
+                None => return self.drop_early(frame, out, DropReason::PortGone),
+            },
+        };
+        let parts = &mut self.parts;
+        let device = &mut parts.devices[device];
+        if !device.transmit(&mut parts.memory, frame, out) {
+            // Perhaps what was queued before has gone meanwhile.
+            device.flush(&mut parts.memory);
+            if !device.transmit(&mut parts.memory, frame, out) {
+                return self.drop_early(frame, out, DropReason::TxFull);
+            }
+        }
+        let counters = self.parts.counters.port(out);
+        counters.tx_frames.add(1);
+        counters.tx_bytes.add(len.into());
+    }
+
+    /// A packet that may be fragmented and must be.
+    #[cold]
+    pub(super) fn send_split(&mut self, packet: Packet, out: PortId, mtu: u16) {
+        let head = self.parts.memory.head(packet.frame);
+        let Some(pieces) = split_ipv4(head, &packet.parsed, mtu) else {
+            return self.drop_packet(packet, DropReason::TooBig);
+        };
+        let mut sent = 0;
+        for piece in pieces {
+            let Some(frame) = self.copy_piece(packet.frame, &piece) else {
+                self.parts.counters.originated.add(sent);
+                return self.drop_packet(packet, DropReason::NoFrame);
+            };
+            sent += 1;
+            self.transmit(frame, piece.frame_len() as u32, out);
+        }
+        // One of them stands for the frame that is no more.
+        self.parts.counters.originated.add(sent - 1);
+        self.parts.memory.release(packet.frame);
+    }
+
+    /// A frame with a piece's header and its bytes of the old frame; either may lie in several chunks. `None`: not enough are free.
+    pub(super) fn copy_piece(&mut self, old: FrameId, piece: &crate::packet::Piece) -> Option<FrameId> {
+        let memory = &mut self.parts.memory;
+        let capacity = memory.chunk_capacity();
+        let frame = memory.allocate_chain(piece.frame_len())?;
+        let header = piece.header.len();
+        memory.head_mut(frame)[..header].copy_from_slice(&piece.header);
+        let (mut chunk, mut at, mut done) = (Some(frame), header, 0);
+        while let Some(id) = chunk {
+            let here = (capacity - at).min(piece.data_len - done);
+            memory.copy_between(old, piece.data_at + done, id, at, here);
+            (chunk, at, done) = (memory.chunk_after(id), 0, done + here);
+        }
+        Some(frame)
+    }
+
+    /// Drops a frame that never became a packet, or already was on its way out.
+    #[cold]
+    pub(super) fn drop_early(&mut self, frame: FrameId, port: PortId, reason: DropReason) {
+        self.parts.memory.put(frame, Place::Hand);
+        if let Some(capture) = &self.capture {
+            super::capture::record(capture, &self.parts.memory, frame, port, port, Err(reason));
+        }
+        self.parts.counters.drop_frame(port, reason);
+        self.parts.memory.release(frame);
+    }
+
+    /// Drops a packet, and tells its sender where that is due.
+    #[cold]
+    pub(super) fn drop_packet(&mut self, packet: Packet, reason: DropReason) {
+        self.answer_drop(packet.frame, packet.port, &packet.parsed, reason);
+        self.drop_early(packet.frame, packet.port, reason);
+    }
+
+    #[cold]
+    pub(super) fn drop_too_big(&mut self, packet: Packet, mtu: u16) {
+        self.answer_too_big(packet.frame, packet.port, &packet.parsed, mtu);
+        self.drop_early(packet.frame, packet.port, DropReason::TooBig);
+    }
+}
