@@ -42,7 +42,7 @@ fn a_socket_that_falls_out_of_its_map_is_bound_anew_under_traffic() {
 }
 
 #[test]
-fn one_pod_that_floods_takes_nothing_from_the_others_and_what_it_loses_has_a_name() {
+fn one_pod_that_floods_takes_nothing_from_the_others() {
     let (lab, web, db) = shop("flood", workers(1));
     let noisy = lab.pod("shop", "noisy", &[]);
     let sink = lab.pod("shop", "sink", &[]);
