@@ -47,3 +47,14 @@ pub(crate) fn printed(
     command(&mut out).expect("the command succeeds");
     String::from_utf8(out).expect("text")
 }
+
+/// Makes a program of a shell script. Written by another process: a descriptor of ours, inherited by what another test starts
+/// at this moment, would keep the file from being run (ETXTBSY).
+pub(crate) fn write_program(program: &std::path::Path, script: &str) {
+    let written = std::process::Command::new("sh")
+        .args(["-c", r#"printf '%s\n' "$1" > "$2" && chmod 755 "$2""#, "sh"])
+        .arg(format!("#!/bin/sh\n{script}"))
+        .arg(program)
+        .status();
+    assert!(written.unwrap().success());
+}

@@ -83,15 +83,13 @@ fn remove_dir(dir: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{context, printed};
-    use std::os::unix::fs::PermissionsExt;
+    use crate::testing::{context, printed, write_program};
 
     fn with_switch_that(script: &str) -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
         let mut context = context(dir.path());
         let program = dir.path().join("penstock-vswitch");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, script);
         context.bin_dirs = vec![dir.path().to_owned()];
         (dir, context)
     }

@@ -277,8 +277,7 @@ fn call_plugin(context: &Context, command: &str, record: &Record) -> Result<Valu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::context;
-    use std::os::unix::fs::PermissionsExt;
+    use crate::testing::{context, write_program};
 
     fn record() -> Record {
         Record {
@@ -296,8 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut context = context(dir.path());
         let plugin = dir.path().join("penstock-cni");
-        fs::write(&plugin, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&plugin, script);
         context.bin_dirs = vec![dir.path().to_owned()];
         (dir, context)
     }
