@@ -72,6 +72,13 @@ impl Compiler {
                 self.lingering.remove(&name);
                 self.policies.insert(name, policy);
             }
+            // Read and checked, but not compiled yet.
+            Object::CiliumNetworkPolicy(_)
+            | Object::CiliumClusterwideNetworkPolicy(_)
+            | Object::CiliumCidrGroup(_)
+            | Object::Node(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_) => {}
         }
     }
 
@@ -98,6 +105,12 @@ impl Compiler {
                     self.lingering.insert(name, policy);
                 }
             }
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumCidrGroup
+            | Kind::Node
+            | Kind::Service
+            | Kind::EndpointSlice => {}
         }
         if self.lingering.is_empty() {
             return;

@@ -276,6 +276,13 @@ fn decode(fields: &Fields<'_>, kind: Kind, faults: &mut Faults) -> Option<Object
         Kind::Namespace => pod::decode_namespace(fields, faults),
         Kind::Pod => pod::decode_pod(fields, faults),
         Kind::NetworkPolicy => policy::decode(fields, faults),
+        // Their documents are not told apart from others yet.
+        Kind::CiliumNetworkPolicy
+        | Kind::CiliumClusterwideNetworkPolicy
+        | Kind::CiliumCidrGroup
+        | Kind::Node
+        | Kind::Service
+        | Kind::EndpointSlice => None,
     }
 }
 

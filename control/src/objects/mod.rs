@@ -4,8 +4,18 @@
 //! name and never a string that might be either, and nothing is optional that the meaning needs. They are made by
 //! [`crate::load`], read by [`crate::compile`], and written to disk as the last good versions, hence the serde derives.
 
+mod cilium;
+mod cluster;
 mod selector;
 
+pub use cilium::{
+    CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort, CiliumPortMatch,
+    CiliumRequirement, CiliumRule, CiliumSelector, Entity, FqdnSelector, IcmpType, IpFamily, LabelSource,
+    NotEnforced, ServiceSelector, Subject,
+};
+pub use cluster::{
+    EndpointSlice, Node, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort,
+};
 pub use selector::{LabelSelector, Operator, Requirement};
 
 use ipnet::IpNet;
@@ -25,15 +35,62 @@ pub enum Kind {
     Namespace,
     Pod,
     NetworkPolicy,
+    CiliumNetworkPolicy,
+    CiliumClusterwideNetworkPolicy,
+    #[serde(rename = "CiliumCIDRGroup")]
+    CiliumCidrGroup,
+    Node,
+    Service,
+    EndpointSlice,
 }
 
 impl Kind {
+    pub const ALL: [Kind; 9] = [
+        Kind::Namespace,
+        Kind::Pod,
+        Kind::NetworkPolicy,
+        Kind::CiliumNetworkPolicy,
+        Kind::CiliumClusterwideNetworkPolicy,
+        Kind::CiliumCidrGroup,
+        Kind::Node,
+        Kind::Service,
+        Kind::EndpointSlice,
+    ];
+
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Namespace => "Namespace",
             Kind::Pod => "Pod",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Kind::CiliumCidrGroup => "CiliumCIDRGroup",
+            Kind::Node => "Node",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
         }
+    }
+
+    /// Objects of this kind belong to a namespace.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        match self {
+            Kind::Namespace | Kind::CiliumClusterwideNetworkPolicy | Kind::CiliumCidrGroup | Kind::Node => {
+                false
+            }
+            Kind::Pod
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::Service
+            | Kind::EndpointSlice => true,
+        }
+    }
+
+    /// Objects of this kind say who may talk to whom.
+    #[must_use]
+    pub const fn is_policy(self) -> bool {
+        matches!(self, Kind::NetworkPolicy | Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy)
     }
 }
 
@@ -66,6 +123,13 @@ pub enum Object {
     Namespace(Namespace),
     Pod(Pod),
     NetworkPolicy(NetworkPolicy),
+    CiliumNetworkPolicy(CiliumPolicy),
+    CiliumClusterwideNetworkPolicy(CiliumPolicy),
+    #[serde(rename = "CiliumCIDRGroup")]
+    CiliumCidrGroup(CiliumCidrGroup),
+    Node(Node),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
 }
 
 impl Object {
@@ -75,6 +139,16 @@ impl Object {
             Object::Namespace(namespace) => (Kind::Namespace, "", &namespace.name),
             Object::Pod(pod) => (Kind::Pod, pod.namespace.as_str(), &pod.name),
             Object::NetworkPolicy(policy) => (Kind::NetworkPolicy, policy.namespace.as_str(), &policy.name),
+            Object::CiliumNetworkPolicy(policy) => {
+                (Kind::CiliumNetworkPolicy, policy.namespace.as_str(), &policy.name)
+            }
+            Object::CiliumClusterwideNetworkPolicy(policy) => {
+                (Kind::CiliumClusterwideNetworkPolicy, "", &policy.name)
+            }
+            Object::CiliumCidrGroup(group) => (Kind::CiliumCidrGroup, "", &group.name),
+            Object::Node(node) => (Kind::Node, "", &node.name),
+            Object::Service(service) => (Kind::Service, service.namespace.as_str(), &service.name),
+            Object::EndpointSlice(slice) => (Kind::EndpointSlice, slice.namespace.as_str(), &slice.name),
         };
         ObjectKey { kind, namespace: namespace.to_owned(), name: name.clone() }
     }
