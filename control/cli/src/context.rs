@@ -4,10 +4,19 @@ use clap::ValueEnum;
 use penstock_api::Instance;
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     Table,
     Json,
+}
+
+/// What can be said on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    /// One object per line: answers of `policy simulate`.
+    Jsonl,
 }
 
 /// Paths are kept here instead of being asked of the instance each time, so that tests can put them elsewhere.

@@ -22,6 +22,9 @@ pub(crate) enum Failure {
     Refused { code: ErrorCode, message: String },
     #[error("{0}")]
     Failed(String),
+    /// What we were given to read is wrong; which line of which file was said already.
+    #[error("{0}")]
+    Input(String),
     /// The reader of our output went away (`penstock flows | head`): no failure of ours.
     #[error("standard output was closed")]
     OutputClosed,
@@ -32,10 +35,15 @@ impl Failure {
         Failure::Failed(text.into())
     }
 
+    pub(crate) fn input(text: impl Into<String>) -> Self {
+        Failure::Input(text.into())
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::OutputClosed => 0,
             Failure::Refused { .. } | Failure::Failed(_) => 1,
+            Failure::Input(_) => 2,
             Failure::NoSwitch { .. } => 3,
             Failure::Running { .. } => 4,
         })

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | the operation failed or was refused; nothing half-done is left |
-//! | 2 | the command line is wrong |
+//! | 2 | the command line, or a file it names, is wrong; nothing was done |
 //! | 3 | no switch answers for this instance |
 //! | 4 | `up`: the instance runs already |
 
@@ -21,8 +21,9 @@ mod process;
 #[cfg(test)]
 mod testing;
 
-use clap::{Parser, Subcommand};
-use context::{Context, Output};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use context::{Context, Format, Output};
 use failure::Failure;
 use penstock_api::Instance;
 use std::process::ExitCode;
@@ -33,14 +34,14 @@ struct Cli {
     /// Which switch of this machine: everything it owns is named after it.
     #[arg(long, global = true, env = "PENSTOCK_INSTANCE", default_value = Instance::DEFAULT, value_name = "NAME")]
     instance: Instance,
-    /// Tables for people or JSON for programs.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    /// Tables for people or JSON for programs [default: table; policy simulate: jsonl].
+    #[arg(long, global = true, value_enum)]
+    output: Option<Format>,
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong command line, 3 no switch answers, \
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong command line or input, 3 no switch answers, \
                            4 'up' of an instance that runs already.";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +60,8 @@ enum Command {
     Drops(commands::drops::Arguments),
     /// Record the frames of a port together with the switch's verdicts.
     Capture(commands::capture::Arguments),
+    /// What policy says about connections, from files or from the running switch.
+    Policy(commands::policy::Arguments),
     /// Attach and detach laboratory pods through the CNI plugin.
     Pod(commands::pod::Arguments),
     /// Detach from the terminal and become another program; how `up` starts the others.
@@ -68,7 +71,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let context = Context::new(cli.instance, cli.output);
+    if cli.output == Some(Format::Jsonl) && !matches!(cli.command, Command::Policy(_)) {
+        let text = "'--output jsonl' is for 'penstock policy simulate'; use '--output json'";
+        Cli::command().error(ErrorKind::InvalidValue, text).exit();
+    }
+    let context = Context::new(
+        cli.instance,
+        match cli.output {
+            Some(Format::Json) => Output::Json,
+            _ => Output::Table,
+        },
+    );
     let out = &mut std::io::stdout();
     let result = match cli.command {
         Command::Up(arguments) => commands::up::run(&context, &arguments, out),
@@ -78,6 +91,7 @@ fn main() -> ExitCode {
         Command::Flows(arguments) => commands::flows::run(&context, &arguments, out),
         Command::Drops(arguments) => commands::drops::run(&context, &arguments, out),
         Command::Capture(arguments) => commands::capture::run(&context, &arguments, out),
+        Command::Policy(arguments) => commands::policy::run(&context, &arguments, cli.output, out),
         Command::Pod(arguments) => commands::pod::run(&context, &arguments, out),
         Command::Session(arguments) => process::become_session(&arguments),
     };
@@ -92,8 +106,7 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::Cli;
-    use clap::CommandFactory;
+    use super::{Cli, CommandFactory};
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

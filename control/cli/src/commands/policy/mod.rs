@@ -1,0 +1,65 @@
+//! `penstock policy`: what policy says, before and while it is enforced.
+
+mod flows;
+mod simulate;
+
+use crate::context::{Context, Format};
+use crate::failure::Failure;
+use penstock_control::load::{LoadReport, load_paths};
+use penstock_control::simulate::World;
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Judge connections under the policy of files, without a switch.
+    Simulate(simulate::Arguments),
+}
+
+/// `output`: as given on the command line, for what prints otherwise when nothing is said.
+pub(crate) fn run(
+    context: &Context,
+    arguments: &Arguments,
+    output: Option<Format>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let _ = context;
+    match &arguments.command {
+        Command::Simulate(arguments) => simulate::run(arguments, output, out),
+    }
+}
+
+/// Reads objects of which none may be wrong.
+fn read_objects(paths: &[PathBuf]) -> Result<LoadReport, Failure> {
+    let report = load_paths(paths);
+    for notice in &report.notices {
+        eprintln!("notice: {notice}");
+    }
+    for error in &report.errors {
+        eprintln!("error: {error}");
+    }
+    match report.errors.len() {
+        0 => Ok(report),
+        1 => Err(Failure::input("one error in the objects; nothing was evaluated")),
+        errors => Err(Failure::input(format!("{errors} errors in the objects; nothing was evaluated"))),
+    }
+}
+
+/// The world that objects make, and aloud what had to be assumed.
+fn world(paths: &[PathBuf]) -> Result<World, Failure> {
+    let report = read_objects(paths)?;
+    let world = World::new(report.objects.into_iter().map(|loaded| loaded.object));
+    for notice in world.notices() {
+        eprintln!("notice: {notice}");
+    }
+    for gap in world.not_enforced() {
+        eprintln!("not enforced: {gap} ({})", gap.why);
+    }
+    Ok(world)
+}
