@@ -207,7 +207,7 @@ impl Mix {
     }
 
     pub(crate) fn percent(self, feature: Feature) -> u32 {
-        if self.kubernetes_only && matches!(feature, Cilium | Clusterwide) {
+        if self.kubernetes_only && matches!(feature, Cilium | Clusterwide | CidrGroup) {
             return 0;
         }
         match self.focus {

@@ -11,6 +11,8 @@
 //! | [`Flow`] | a question: may this source open a flow to that destination? |
 //! | [`Feature`] | what a world can contain: the dials of the generator, and how each is taken out again to measure it |
 //! | [`Naive`] | the answers |
+//! | [`History`] | events that lead to a world, and other ways to tell them |
+//! | [`shrink()`] | the smallest world that still shows a difference |
 //!
 //! For tests only: a malformed object is a bug of the test, and panics.
 #![forbid(unsafe_code)]
@@ -18,11 +20,15 @@
 mod address;
 mod feature;
 mod generate;
+mod history;
 mod naive;
 mod questions;
+mod shrink;
 mod world;
 
 pub use address::inside;
 pub use feature::{Feature, Mix};
+pub use history::{Event, History, Key, key_of};
 pub use naive::{End, Judgement, Naive, Place};
+pub use shrink::shrink;
 pub use world::{Attachment, Enforcement, Flow, World};

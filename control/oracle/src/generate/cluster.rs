@@ -18,7 +18,7 @@ pub(crate) struct Cluster {
     attached: Vec<Attachment>,
 }
 
-fn labels(dice: &mut Dice) -> Map<String, Value> {
+pub(crate) fn labels(dice: &mut Dice) -> Map<String, Value> {
     let mut labels = Map::new();
     for key in KEYS {
         if dice.chance(60) {
@@ -66,6 +66,27 @@ impl Cluster {
             }));
         }
         cluster
+    }
+
+    /// What the generator needs to know of a world that is already there.
+    pub(crate) fn of(world: &World) -> Cluster {
+        let of_kind = |kind: &str| world.of_kind(kind).cloned().collect::<Vec<_>>();
+        let pods = of_kind("Pod");
+        let lives = |name: &&str| pods.iter().any(|pod| pod["metadata"]["namespace"] == *name);
+        let mut names: Vec<&'static str> = super::NAMESPACES.iter().copied().filter(lives).collect();
+        if names.is_empty() {
+            names = super::NAMESPACES.to_vec();
+        }
+        Cluster {
+            names,
+            namespaces: of_kind("Namespace"),
+            pods,
+            services: of_kind("Service"),
+            groups: of_kind("CiliumCIDRGroup"),
+            policies: Vec::new(),
+            others: Vec::new(),
+            attached: Vec::new(),
+        }
     }
 
     fn add_pod(&mut self, dice: &mut Dice, number: usize) {

@@ -7,6 +7,7 @@ mod network_policy;
 use crate::feature::{Feature, Mix};
 use crate::world::World;
 pub(crate) use cilium::{NAMESPACE_LABELS, POD_NAMESPACE, SERVICE_ACCOUNT};
+pub(crate) use cluster::{Cluster, labels};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use serde_json::{Value, json};
@@ -179,16 +180,29 @@ impl World {
 
     pub fn of(mix: Mix, random: &mut StdRng) -> World {
         let mut dice = Dice { random, mix };
-        let mut cluster = cluster::Cluster::random(&mut dice);
+        let mut cluster = Cluster::random(&mut dice);
         let policies = dice.between(1, 4);
         for number in 0..policies {
-            let kind = dice.among(&[Feature::NetworkPolicy, Feature::Cilium, Feature::Clusterwide]);
-            let policy = match kind {
-                Feature::NetworkPolicy => network_policy::policy(&mut dice, &cluster, number),
-                _ => cilium::policy(&mut dice, &cluster, number, kind == Feature::Clusterwide),
-            };
+            let policy = policy(&mut dice, &cluster, number);
             cluster.policies.push(policy);
         }
         cluster.into_world(&mut dice)
+    }
+}
+
+/// A policy of any kind.
+pub(crate) fn policy(dice: &mut Dice, cluster: &Cluster, number: usize) -> Value {
+    let kind = match dice.among(&[Feature::NetworkPolicy, Feature::Cilium, Feature::Clusterwide]) {
+        Feature::NetworkPolicy => "NetworkPolicy",
+        Feature::Cilium => "CiliumNetworkPolicy",
+        _ => "CiliumClusterwideNetworkPolicy",
+    };
+    policy_of_kind(dice, cluster, number, kind)
+}
+
+pub(crate) fn policy_of_kind(dice: &mut Dice, cluster: &Cluster, number: usize, kind: &str) -> Value {
+    match kind {
+        "NetworkPolicy" => network_policy::policy(dice, cluster, number),
+        kind => cilium::policy(dice, cluster, number, kind == "CiliumClusterwideNetworkPolicy"),
     }
 }
