@@ -19,6 +19,7 @@ pub(crate) struct Fault {
 pub(crate) struct Faults {
     pub(crate) errors: Vec<Fault>,
     pub(crate) notices: Vec<Fault>,
+    pub(crate) skipped: Vec<Fault>,
 }
 
 impl Faults {
@@ -115,6 +116,24 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A whole number written in decimal, within bounds.
+    pub(crate) fn number(&self, low: u32, high: u32, faults: &mut Faults) -> Option<u32> {
+        let Value::Number(text) = &self.node.value else {
+            faults.error(self, format_args!("expected a number, found {}", self.node.describe()));
+            return None;
+        };
+        match text.parse::<u32>() {
+            Ok(number) if (low..=high).contains(&number) && number.to_string() == *text => Some(number),
+            _ => {
+                faults.error(
+                    self,
+                    format_args!("{text} is out of range; use a whole number from {low} to {high}"),
+                );
+                None
+            }
+        }
+    }
+
     pub(crate) fn boolean(&self, faults: &mut Faults) -> Option<bool> {
         match &self.node.value {
             Value::Bool(value) => Some(*value),
@@ -201,6 +220,18 @@ impl<'a> Fields<'a> {
         self.at.node.get(name).map(|node| self.at.child(name, node))
     }
 
+    /// The field if it is there. Null is an error, as it is to the API server for custom resources: a list whose items went
+    /// astray must not pass for one that was never there.
+    pub(crate) fn given(&self, name: &str, faults: &mut Faults) -> Option<Cursor<'a>> {
+        let found = self.get_or_null(name)?;
+        if found.node.is_null() {
+            faults
+                .error(&found, "is null; give it a value or remove it. Is what follows indented too little?");
+            return None;
+        }
+        Some(found)
+    }
+
     /// The field, or an error that says it is missing.
     pub(crate) fn require(&self, name: &str, what: &str, faults: &mut Faults) -> Option<Cursor<'a>> {
         let found = self.get_or_null(name);
@@ -224,6 +255,11 @@ impl<'a> Fields<'a> {
     pub(crate) fn string(&self, name: &str, faults: &mut Faults) -> Option<&'a str> {
         self.get(name)?.string(faults)
     }
+
+    /// Says at a field that is not there what is wrong with that.
+    pub(crate) fn missing(&self, name: &str, message: &str, faults: &mut Faults) {
+        faults.error(&self.at.child(name, self.at.node), message);
+    }
 }
 
 fn unknown_field(name: &str, known: &[&str], path: &str, is_null: bool) -> String {
@@ -232,12 +268,26 @@ fn unknown_field(name: &str, known: &[&str], path: &str, is_null: bool) -> Strin
         return format!("unknown field; did you mean {similar}?");
     }
     let belongs_to = match name {
-        "podSelector" | "ingress" | "egress" | "policyTypes" if path.is_empty() => Some("spec"),
+        "podSelector" | "policyTypes" | "ingress" | "egress" | "endpointSelector" | "nodeSelector"
+        | "ingressDeny" | "egressDeny" | "enableDefaultDeny"
+            if path.is_empty() =>
+        {
+            Some("spec")
+        }
         "name" | "namespace" | "labels" | "annotations" if path.is_empty() => Some("metadata"),
         "matchLabels" | "matchExpressions" => Some("a selector"),
         "from" | "to" | "ports" => Some("a rule of ingress or egress"),
         "podSelector" | "namespaceSelector" | "ipBlock" => Some("an item of from or to"),
-        "cidr" | "except" => Some("ipBlock"),
+        "cidr" | "except" => Some("ipBlock, or an item of toCIDRSet or fromCIDRSet"),
+        "fromEndpoints" | "fromCIDR" | "fromCIDRSet" | "fromEntities" => Some("an item of ingress"),
+        "toEndpoints" | "toCIDR" | "toCIDRSet" | "toEntities" | "toServices" | "toFQDNs" => {
+            Some("an item of egress")
+        }
+        "toPorts" | "icmps" => Some("an item of ingress or egress"),
+        "rules" | "serverNames" => Some("an item of toPorts"),
+        "http" | "dns" | "kafka" => Some("rules, in an item of toPorts"),
+        "description" if path == "metadata" => Some("a rule in spec or specs"),
+        "auth" => return "unknown field; it was renamed: use authentication".to_owned(),
         _ => None,
     };
     match belongs_to {

@@ -1,9 +1,10 @@
-//! One document: which kind it is, who decodes it, and what is done with kinds we do not enforce.
+//! One document: which object or list it holds, who decodes it, and what is said of those that are not ours.
 
-use super::decode::{Cursor, Fault, Faults, Fields};
+use super::decode::{Cursor, Fault, Faults};
+use super::kinds::{self, Known, classify};
 use super::tree::{Mark, Node, SyntaxError, Value};
 use super::{FileReport, LoadError, LoadedObject, Place};
-use super::{pod, policy};
+use super::{cilium, cluster, pod, policy};
 use crate::objects::{Kind, Object, ObjectKey};
 use std::path::Path;
 
@@ -29,116 +30,6 @@ struct Loader<'a> {
     report: &'a mut FileReport,
 }
 
-/// What a kind is to us.
-enum Known {
-    Ours(Kind),
-    /// A list; the kind its items have where they do not say.
-    List(Option<(&'static str, &'static str)>),
-    /// Part of the API and no policy.
-    Skipped,
-    /// Policy that would be ignored: ignoring a policy widens.
-    NotEnforced,
-    /// Ours, under an apiVersion that is not.
-    WrongVersion(&'static str),
-    /// No such kind.
-    Unknown,
-}
-
-/// Kinds of the built-in groups that are not policy. A kind that is in none of our lists is a misspelling.
-const SKIPPED_KINDS: &[&str] = &[
-    "APIService",
-    "Binding",
-    "CSIDriver",
-    "CSINode",
-    "CSIStorageCapacity",
-    "CertificateSigningRequest",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "ClusterTrustBundle",
-    "ComponentStatus",
-    "ConfigMap",
-    "ControllerRevision",
-    "CronJob",
-    "CustomResourceDefinition",
-    "DaemonSet",
-    "Deployment",
-    "DeviceClass",
-    "EndpointSlice",
-    "Endpoints",
-    "Event",
-    "FlowSchema",
-    "HorizontalPodAutoscaler",
-    "IPAddress",
-    "Ingress",
-    "IngressClass",
-    "Job",
-    "Lease",
-    "LimitRange",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionPolicyBinding",
-    "MutatingWebhookConfiguration",
-    "Node",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-    "PodTemplate",
-    "PriorityClass",
-    "PriorityLevelConfiguration",
-    "ReplicaSet",
-    "ReplicationController",
-    "ResourceClaim",
-    "ResourceClaimTemplate",
-    "ResourceQuota",
-    "ResourceSlice",
-    "Role",
-    "RoleBinding",
-    "RuntimeClass",
-    "Secret",
-    "Service",
-    "ServiceAccount",
-    "ServiceCIDR",
-    "StatefulSet",
-    "StorageClass",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-    "ValidatingWebhookConfiguration",
-    "VolumeAttachment",
-    "VolumeAttributesClass",
-    "Kustomization",
-];
-
-fn classify(api_version: &str, kind: &str) -> Known {
-    const NETWORKING: &str = "networking.k8s.io/v1";
-    match (api_version, kind) {
-        ("v1", "Namespace") => Known::Ours(Kind::Namespace),
-        ("v1", "Pod") => Known::Ours(Kind::Pod),
-        (NETWORKING, "NetworkPolicy") => Known::Ours(Kind::NetworkPolicy),
-        ("v1", "List") => Known::List(None),
-        ("v1", "NamespaceList") => Known::List(Some(("v1", "Namespace"))),
-        ("v1", "PodList") => Known::List(Some(("v1", "Pod"))),
-        (NETWORKING, "NetworkPolicyList") => Known::List(Some((NETWORKING, "NetworkPolicy"))),
-        (_, "Namespace" | "Pod") if is_built_in(api_version) => Known::WrongVersion("v1"),
-        (_, "NetworkPolicy") if is_built_in(api_version) => Known::WrongVersion(NETWORKING),
-        _ if kind.ends_with("NetworkPolicy")
-            || kind == "CiliumCIDRGroup"
-            || kind.ends_with("NetworkPolicyList") =>
-        {
-            Known::NotEnforced
-        }
-        _ if !is_built_in(api_version) => Known::Skipped,
-        _ if SKIPPED_KINDS.contains(&kind.strip_suffix("List").unwrap_or(kind)) => Known::Skipped,
-        _ => Known::Unknown,
-    }
-}
-
-/// Groups of Kubernetes itself: without a dot, or under k8s.io. Those of custom resources have another domain.
-fn is_built_in(api_version: &str) -> bool {
-    match api_version.split_once('/') {
-        None => true,
-        Some((group, _)) => !group.contains('.') || group.ends_with(".k8s.io"),
-    }
-}
-
 impl Loader<'_> {
     fn document(&mut self, node: &Node) {
         self.object(node, None);
@@ -148,7 +39,14 @@ impl Loader<'_> {
         let mut faults = Faults::default();
         let at = Cursor::root(node);
         let Value::Mapping(_) = &node.value else {
-            faults.error(&at, format_args!("expected a Kubernetes object, found {}", node.describe()));
+            let hint = match kinds::is_bare_rule_list(node) {
+                true => {
+                    " of bare Cilium rules, which have no name: make them the specs of a CiliumNetworkPolicy or a \
+                     CiliumClusterwideNetworkPolicy"
+                }
+                false => "",
+            };
+            faults.error(&at, format_args!("expected a Kubernetes object, found {}{hint}", node.describe()));
             self.report.has_unreadable = true;
             return self.file_faults(faults, None, None);
         };
@@ -184,7 +82,7 @@ impl Loader<'_> {
             Known::Ours(our_kind) => self.ours(&at, our_kind, faults),
             Known::List(implied) => self.list(&at, &kind, implied, faults),
             Known::Skipped => {
-                faults.notices.push(fault(node.at, "kind", format!("{kind} is not policy; skipped")));
+                faults.skipped.push(fault(node.at, "kind", format!("{kind} is not policy; skipped")));
                 self.file_faults(faults, Some(&kind), Some(node));
             }
             Known::NotEnforced => {
@@ -214,9 +112,7 @@ impl Loader<'_> {
 
     fn ours(&mut self, at: &Cursor<'_>, kind: Kind, mut faults: Faults) {
         at.check_keys(&mut faults);
-        let object = at
-            .fields(&["apiVersion", "kind", "metadata", "spec", "status"], &mut faults)
-            .and_then(|fields| decode(&fields, kind, &mut faults));
+        let object = decode(at, kind, &mut faults);
         let sound = faults.errors.is_empty();
         match object {
             Some(object) if sound => {
@@ -262,27 +158,29 @@ impl Loader<'_> {
             field: Some(fault.field).filter(|field| !field.is_empty()),
             message: fault.message,
         };
-        let FileReport { errors, notices, .. } = &mut *self.report;
+        let FileReport { errors, notices, skipped, .. } = &mut *self.report;
         let mut found: Vec<LoadError> = faults.errors.into_iter().map(place).collect();
         found.sort();
         found.dedup();
         errors.extend(found);
         notices.extend(faults.notices.into_iter().map(place));
+        skipped.extend(faults.skipped.into_iter().map(place));
     }
 }
 
-fn decode(fields: &Fields<'_>, kind: Kind, faults: &mut Faults) -> Option<Object> {
+fn decode(at: &Cursor<'_>, kind: Kind, faults: &mut Faults) -> Option<Object> {
+    let fields = at.fields(kinds::top_level_fields(kind), faults)?;
     match kind {
-        Kind::Namespace => pod::decode_namespace(fields, faults),
-        Kind::Pod => pod::decode_pod(fields, faults),
-        Kind::NetworkPolicy => policy::decode(fields, faults),
-        // Their documents are not told apart from others yet.
-        Kind::CiliumNetworkPolicy
-        | Kind::CiliumClusterwideNetworkPolicy
-        | Kind::CiliumCidrGroup
-        | Kind::Node
-        | Kind::Service
-        | Kind::EndpointSlice => None,
+        Kind::Namespace => pod::decode_namespace(&fields, faults),
+        Kind::Pod => pod::decode_pod(&fields, faults),
+        Kind::NetworkPolicy => policy::decode(&fields, faults),
+        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => {
+            cilium::decode(&fields, kind, faults)
+        }
+        Kind::CiliumCidrGroup => cilium::decode_group(&fields, faults),
+        Kind::Node => cluster::decode_node(&fields, faults),
+        Kind::Service => cluster::decode_service(&fields, faults),
+        Kind::EndpointSlice => cluster::decode_slice(&fields, faults),
     }
 }
 
@@ -294,11 +192,11 @@ fn fault(at: Mark, field: &str, message: String) -> Fault {
 fn key_of(node: &Node, kind: Kind) -> Option<ObjectKey> {
     let meta = node.get("metadata")?;
     let name = meta.get("name").and_then(Node::as_str)?.to_owned();
-    let namespace = match (kind, meta.get("namespace")) {
-        (Kind::Namespace, _) => String::new(),
-        (_, None) => "default".to_owned(),
-        (_, Some(namespace)) if namespace.is_null() => "default".to_owned(),
-        (_, Some(namespace)) => namespace.as_str()?.to_owned(),
+    let namespace = match meta.get("namespace") {
+        _ if !kind.is_namespaced() => String::new(),
+        None => "default".to_owned(),
+        Some(namespace) if namespace.is_null() => "default".to_owned(),
+        Some(namespace) => namespace.as_str()?.to_owned(),
     };
     Some(ObjectKey { kind, namespace, name })
 }
@@ -308,7 +206,7 @@ fn describe(kind: &str, node: Option<&Node>) -> String {
     let text = |name| meta.and_then(|meta| meta.get(name)).and_then(Node::as_str);
     match (text("namespace"), text("name")) {
         (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
-        (None, Some(name)) if kind == "Namespace" => format!("{kind} {name}"),
+        (None, Some(name)) if !kinds::may_be_namespaced(kind) => format!("{kind} {name}"),
         (None, Some(name)) => format!("{kind} default/{name}"),
         (_, None) => format!("{kind} without a name"),
     }

@@ -4,6 +4,7 @@ use super::decode::{Cursor, Faults, Fields};
 use super::names::fields_of;
 use super::validate;
 use crate::objects::{LabelSelector, Labels, Operator, Requirement};
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// What we take from `metadata`.
@@ -70,7 +71,24 @@ pub(crate) fn checked(
     }
 }
 
-fn labels(at: &Cursor<'_>, faults: &mut Faults) -> Labels {
+/// A CIDR with its host bits cleared, which is said.
+pub(crate) fn cidr(at: &Cursor<'_>, faults: &mut Faults) -> Option<IpNet> {
+    match validate::cidr(at.string(faults)?) {
+        Ok((net, masked)) => {
+            if masked {
+                faults.notice(at, format_args!("has bits set beyond its prefix length; read as {net}"));
+            }
+            Some(net)
+        }
+        Err(message) => {
+            faults.error(at, message);
+            None
+        }
+    }
+}
+
+/// A mapping of labels.
+pub(crate) fn labels(at: &Cursor<'_>, faults: &mut Faults) -> Labels {
     let mut labels = Labels::new();
     for (key, value) in at.entries(faults) {
         if let Err(message) = validate::label_key(key) {
@@ -104,25 +122,58 @@ pub(crate) fn selector(at: &Cursor<'_>, faults: &mut Faults) -> Option<LabelSele
 }
 
 fn requirement(at: &Cursor<'_>, faults: &mut Faults) -> Option<Requirement> {
+    let (key, operator, values) =
+        expression(at, Spelling::Exact, |at, faults| checked(at, validate::label_key, faults), faults)?;
+    Some(Requirement { key, operator, values })
+}
+
+/// How an operator must be spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    Exact,
+    /// In any case, which is said: Cilium's own examples have `in`.
+    AnyCase,
+}
+
+fn operator(at: &Cursor<'_>, spelling: Spelling, faults: &mut Faults) -> Option<Operator> {
+    const KNOWN: [(&str, Operator); 4] = [
+        ("In", Operator::In),
+        ("NotIn", Operator::NotIn),
+        ("Exists", Operator::Exists),
+        ("DoesNotExist", Operator::DoesNotExist),
+    ];
+    let text = at.string(faults)?;
+    match KNOWN.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
+        Some((name, operator)) if *name == text => Some(*operator),
+        Some((name, operator)) if spelling == Spelling::AnyCase => {
+            faults.notice(
+                at,
+                format_args!("{text:?} is read as {name}; an API server takes only that spelling"),
+            );
+            Some(*operator)
+        }
+        _ => {
+            faults.error(
+                at,
+                format_args!("{text:?} is no operator; use In, NotIn, Exists or DoesNotExist, spelt so"),
+            );
+            None
+        }
+    }
+}
+
+/// An item of `matchExpressions`, whatever its keys look like.
+pub(crate) fn expression<'a, K>(
+    at: &Cursor<'a>,
+    spelling: Spelling,
+    key: impl FnOnce(&Cursor<'a>, &mut Faults) -> Option<K>,
+    faults: &mut Faults,
+) -> Option<(K, Operator, Vec<String>)> {
     let fields = at.fields(&["key", "operator", "values"], faults)?;
-    let key =
-        fields.require("key", "a label key", faults).and_then(|at| checked(&at, validate::label_key, faults));
-    let operator =
-        fields.require("operator", "one of In, NotIn, Exists, DoesNotExist", faults).and_then(|at| match at
-            .string(faults)?
-        {
-            "In" => Some(Operator::In),
-            "NotIn" => Some(Operator::NotIn),
-            "Exists" => Some(Operator::Exists),
-            "DoesNotExist" => Some(Operator::DoesNotExist),
-            other => {
-                faults.error(
-                    &at,
-                    format_args!("{other:?} is no operator; use In, NotIn, Exists or DoesNotExist"),
-                );
-                None
-            }
-        });
+    let key = fields.require("key", "a label key", faults).and_then(|at| key(&at, faults));
+    let operator = fields
+        .require("operator", "one of In, NotIn, Exists, DoesNotExist", faults)
+        .and_then(|at| operator(&at, spelling, faults));
     let mut values = Vec::new();
     if let Some(at) = fields.get("values") {
         for item in at.items(faults) {
@@ -140,5 +191,5 @@ fn requirement(at: &Cursor<'_>, faults: &mut Faults) -> Option<Requirement> {
         }
         _ => {}
     }
-    Some(Requirement { key, operator, values })
+    Some((key, operator, values))
 }

@@ -7,9 +7,12 @@
 //!
 //! Every error names file, line, object and field, and says what would be right.
 
+mod cilium;
+mod cluster;
 mod decode;
 mod document;
 mod json;
+mod kinds;
 mod meta;
 mod names;
 mod pod;
@@ -90,8 +93,10 @@ pub struct FileReport {
     /// Something in the file could not even be told apart: an object thought missing may be in it.
     pub has_unreadable: bool,
     pub errors: Vec<LoadError>,
-    /// Things that change nothing: skipped kinds, masked host bits.
+    /// Things worth saying of good objects: fields that are not enforced yet, masked host bits.
     pub notices: Vec<LoadError>,
+    /// Objects that are not ours.
+    pub skipped: Vec<LoadError>,
 }
 
 /// What a set of files and directories holds.
@@ -101,6 +106,7 @@ pub struct LoadReport {
     pub objects: Vec<LoadedObject>,
     pub errors: Vec<LoadError>,
     pub notices: Vec<LoadError>,
+    pub skipped: Vec<LoadError>,
 }
 
 impl LoadReport {
@@ -179,6 +185,7 @@ pub fn combine(files: impl IntoIterator<Item = FileReport>) -> LoadReport {
     for file in files {
         report.errors.extend(file.errors);
         report.notices.extend(file.notices);
+        report.skipped.extend(file.skipped);
         for loaded in file.objects {
             by_key.entry(loaded.object.key()).or_default().push(loaded);
         }

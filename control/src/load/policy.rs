@@ -121,11 +121,12 @@ fn peer(at: &Cursor<'_>, faults: &mut Faults) -> Option<Peer> {
 
 fn ip_block(at: &Cursor<'_>, faults: &mut Faults) -> Option<IpBlock> {
     let fields = at.fields(&["cidr", "except"], faults)?;
-    let cidr = fields.require("cidr", "a CIDR like 10.0.0.0/8", faults).and_then(|at| cidr_of(&at, faults));
+    let cidr =
+        fields.require("cidr", "a CIDR like 10.0.0.0/8", faults).and_then(|at| meta::cidr(&at, faults));
     let mut except = Vec::new();
     if let Some(list) = fields.get("except") {
         for item in list.items(faults) {
-            let Some(net) = cidr_of(&item, faults) else { continue };
+            let Some(net) = meta::cidr(&item, faults) else { continue };
             match cidr {
                 Some(cidr) if net == cidr => {
                     faults.error(&item, format_args!("{net} excepts all of {cidr}; remove the peer instead"));
@@ -143,21 +144,6 @@ fn ip_block(at: &Cursor<'_>, faults: &mut Faults) -> Option<IpBlock> {
     except.sort();
     except.dedup();
     Some(IpBlock { cidr: cidr?, except })
-}
-
-fn cidr_of(at: &Cursor<'_>, faults: &mut Faults) -> Option<ipnet::IpNet> {
-    match validate::cidr(at.string(faults)?) {
-        Ok((net, masked)) => {
-            if masked {
-                faults.notice(at, format_args!("has bits set beyond its prefix length; read as {net}"));
-            }
-            Some(net)
-        }
-        Err(message) => {
-            faults.error(at, message);
-            None
-        }
-    }
 }
 
 fn port(at: &Cursor<'_>, faults: &mut Faults) -> Option<PolicyPort> {

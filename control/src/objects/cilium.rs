@@ -8,6 +8,15 @@ use super::{IpBlock, LabelSelector, Labels, Operator, Protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// By this key (source k8s) a selector asks for the namespace of a pod.
+pub const POD_NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
+/// This stands before the key of a label of the pod's namespace.
+pub const NAMESPACE_LABELS_PREFIX: &str = "io.cilium.k8s.namespace.labels.";
+/// By this key a selector asks for the service account of a pod.
+pub const SERVICE_ACCOUNT_LABEL: &str = "io.cilium.k8s.policy.serviceaccount";
+/// By this key a selector asks for the cluster of a pod.
+pub const CLUSTER_LABEL: &str = "io.cilium.k8s.policy.cluster";
+
 /// A CiliumNetworkPolicy, or a CiliumClusterwideNetworkPolicy: then the namespace is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +73,8 @@ pub struct CiliumPeerRule {
     pub ports: Option<Vec<CiliumPort>>,
     /// Every field of every item of `icmps`; likewise. Never together with `ports`.
     pub icmps: Option<Vec<IcmpType>>,
-    /// Not empty: an allowing rule isolates and allows nothing; a denying one denies what it would deny without these fields.
+    /// Not empty: an allowing rule isolates and allows nothing. A denying one denies the rest of what it says, which these
+    /// fields could only narrow; groups of a cloud provider stand as the world that they are a part of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_enforced: Vec<NotEnforced>,
 }
@@ -105,7 +115,7 @@ pub enum CidrRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ServiceSelector {
-    /// `namespace` is `None` where the policy does not say: its own for a namespaced one.
+    /// `namespace` is `None` where the policy does not say: a service of that name in any.
     Name { namespace: Option<String>, name: String },
     /// By the services' own labels. `None`: services of every namespace.
     Labels { namespace: Option<String>, selector: LabelSelector },

@@ -9,9 +9,10 @@ mod cluster;
 mod selector;
 
 pub use cilium::{
-    CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort, CiliumPortMatch,
-    CiliumRequirement, CiliumRule, CiliumSelector, Entity, FqdnSelector, IcmpType, IpFamily, LabelSource,
-    NotEnforced, ServiceSelector, Subject,
+    CLUSTER_LABEL, CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort,
+    CiliumPortMatch, CiliumRequirement, CiliumRule, CiliumSelector, Entity, FqdnSelector, IcmpType, IpFamily,
+    LabelSource, NAMESPACE_LABELS_PREFIX, NotEnforced, POD_NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL,
+    ServiceSelector, Subject,
 };
 pub use cluster::{
     EndpointSlice, Node, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort, TargetPort,

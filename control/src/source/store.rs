@@ -85,7 +85,7 @@ impl Store {
 
     #[must_use]
     pub fn notices(&self) -> Vec<LoadError> {
-        self.files.values().flat_map(|f| f.notices.iter().cloned()).collect()
+        self.files.values().flat_map(|f| f.notices.iter().chain(&f.skipped).cloned()).collect()
     }
 
     /// Settles what is in force after files changed, and says what that changes.
