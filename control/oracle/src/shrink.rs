@@ -94,6 +94,6 @@ mod tests {
         assert!(has_port(&world));
         let smallest = shrink(&world, has_port);
         assert_eq!(smallest.objects.len(), 1);
-        assert!(smallest.objects[0].to_string().len() < 60, "{}", smallest.objects[0]);
+        assert!(smallest.objects[0].to_string().len() < 80, "{}", smallest.objects[0]);
     }
 }
