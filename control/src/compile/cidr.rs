@@ -1,32 +1,35 @@
-//! The address space, cut where any ipBlock in force could tell two addresses apart.
+//! The address space, cut where any block in force could tell two addresses apart.
 //!
 //! Cuts are the blocks' CIDRs and exceptions, and the two default routes. CIDRs are nested or disjoint, so between a cut
 //! and the cuts inside it all addresses are covered by the same blocks, and longest prefix finds the right cut.
 
-use crate::objects::IpBlock;
+use super::rule::Block;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::rc::Rc;
 
-/// An ipBlock in force, by number.
+/// A block in force, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct BlockId(pub(crate) usize);
 
-/// The blocks that cover an address, sorted.
-pub(crate) type Blocks = Rc<[BlockId]>;
+/// A set of blocks that cover the same addresses, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CoverId(pub(crate) usize);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cuts {
     /// Containing ones before contained ones.
-    pub(crate) cuts: BTreeMap<IpNet, Blocks>,
+    pub(crate) cuts: BTreeMap<IpNet, CoverId>,
+    /// Sorted blocks. Index: [`CoverId`].
+    pub(crate) covers: Vec<Vec<BlockId>>,
     /// Longest first, IPv4 and IPv6.
     lengths: [Vec<u8>; 2],
-    by_net: HashMap<IpNet, Blocks>,
+    by_net: HashMap<IpNet, CoverId>,
 }
 
 impl Cuts {
-    pub(crate) fn new(blocks: &[&IpBlock]) -> Self {
+    /// The index of a block is its number.
+    pub(crate) fn new(blocks: &[Block]) -> Self {
         /// What happens at a cut, to the set of blocks that cover its surroundings.
         #[derive(Default)]
         struct Change {
@@ -42,20 +45,27 @@ impl Cuts {
                 changes.entry(*except).or_default().leave.push(BlockId(number));
             }
         }
-        let mut cuts: BTreeMap<IpNet, Blocks> = BTreeMap::new();
+        let mut cuts: BTreeMap<IpNet, CoverId> = BTreeMap::new();
+        let mut covers: Vec<Vec<BlockId>> = Vec::new();
+        let mut numbers: HashMap<Vec<BlockId>, CoverId> = HashMap::new();
         // The cuts around the current one, outermost first.
-        let mut around: Vec<(IpNet, Blocks)> = Vec::new();
+        let mut around: Vec<(IpNet, CoverId)> = Vec::new();
         for (net, change) in changes {
             while around.last().is_some_and(|(outer, _)| !outer.contains(&net)) {
                 around.pop();
             }
-            let mut covering: Vec<BlockId> = around.last().map_or(Vec::new(), |(_, blocks)| blocks.to_vec());
+            let mut covering: Vec<BlockId> =
+                around.last().map_or(Vec::new(), |(_, cover)| covers[cover.0].clone());
             covering.retain(|block| !change.leave.contains(block));
-            covering.extend(change.enter);
+            // An exception of all of its block leaves nothing of it.
+            covering.extend(change.enter.iter().filter(|block| !change.leave.contains(block)));
             covering.sort_unstable();
-            let covering: Blocks = covering.into();
-            cuts.insert(net, covering.clone());
-            around.push((net, covering));
+            let cover = *numbers.entry(covering).or_insert_with_key(|covering| {
+                covers.push(covering.clone());
+                CoverId(covers.len() - 1)
+            });
+            cuts.insert(net, cover);
+            around.push((net, cover));
         }
         let lengths = [true, false].map(|v4| {
             let mut lengths: Vec<u8> =
@@ -64,29 +74,31 @@ impl Cuts {
             lengths.dedup();
             lengths
         });
-        let by_net = cuts.iter().map(|(net, blocks)| (*net, blocks.clone())).collect();
-        Cuts { cuts, lengths, by_net }
+        let by_net = cuts.iter().map(|(net, cover)| (*net, *cover)).collect();
+        Cuts { cuts, covers, lengths, by_net }
     }
 
     /// The blocks that cover an address.
-    pub(crate) fn covering(&self, address: IpAddr) -> Blocks {
+    pub(crate) fn covering(&self, address: IpAddr) -> CoverId {
         let lengths = &self.lengths[usize::from(address.is_ipv6())];
         lengths
             .iter()
-            .find_map(|length| self.by_net.get(&IpNet::new(address, *length).ok()?.trunc()).cloned())
-            .unwrap_or_else(|| Rc::from([]))
+            .find_map(|length| self.by_net.get(&IpNet::new(address, *length).ok()?.trunc()).copied())
+            .expect("the default routes are cuts")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::Reach;
     use super::*;
 
     #[test]
     fn every_address_is_covered_by_the_blocks_that_say_so() {
-        let block = |cidr: &str, except: &[&str]| IpBlock {
+        let block = |cidr: &str, except: &[&str]| Block {
             cidr: cidr.parse().unwrap(),
             except: except.iter().map(|net| net.parse().unwrap()).collect(),
+            reach: Reach::Everyone,
         };
         let blocks = [
             block("0.0.0.0/0", &["10.0.0.0/8", "10.1.0.0/16"]),
@@ -94,10 +106,11 @@ mod tests {
             block("10.1.0.0/16", &[]),
             block("10.1.2.3/32", &[]),
             block("10.1.2.0/24", &["10.1.2.3/32"]),
+            block("10.1.2.0/24", &["10.1.2.0/24"]),
             block("::/0", &["fd00::/8"]),
             block("fd00::/8", &["fd00::1/128"]),
         ];
-        let cuts = Cuts::new(&blocks.iter().collect::<Vec<_>>());
+        let cuts = Cuts::new(&blocks);
         for address in [
             "1.1.1.1", "10.0.0.1", "10.1.0.1", "10.1.2.0", "10.1.2.3", "11.0.0.0", "::1", "fd00::1",
             "fd00::2",
@@ -110,7 +123,7 @@ mod tests {
                 })
                 .map(BlockId)
                 .collect();
-            assert_eq!(*cuts.covering(address), *naive, "{address}");
+            assert_eq!(cuts.covers[cuts.covering(address).0], naive, "{address}");
         }
     }
 }

@@ -1,297 +1,309 @@
-//! The rules in force on this node: those of policies that select one of its pods, in a direction they isolate.
+//! The rules in force on this node: those of policies that select one of its pods.
 //!
 //! Everything other policies say makes no difference here, so it makes no identities either. What rules ask about peers is
-//! collected as numbered questions: is it one of these pods ([`AtomId`]), is it covered by this block ([`BlockId`]), which
-//! number does it give this port name ([`FactId`])? Peers with the same answers are one identity.
+//! collected as numbered questions: is it one of these peers ([`SetId`]), which number does it give this port name
+//! ([`FactId`])? Peers with the same answers are one identity.
+//!
+//! A set is the peers of a rule, all of them together; rules with the same peers share it. It is asked in pieces: by labels
+//! ([`Atom`]) and by address ([`BlockId`]). Sets of allowing and of denying rules are kept apart, because where it is not
+//! certain who a peer is, the former need all that it may be, and the latter any.
 
-use super::Compiler;
-use super::cidr::BlockId;
-use super::matching::{Class, Matcher, SelectorId};
-use super::own_node_policy;
-use super::roster::Roster;
-use crate::objects::{
-    IpBlock, LabelSelector, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortMatch, Protocol,
-};
-use penstock_api::artefact::{Direction, PolicyInfo, RuleInfo};
+use super::cidr::{BlockId, Cuts};
+use super::matching::{Matcher, SelectorId};
+use super::rule::{Block, PeerSet, Peers, Policy, Port, PortName, Ports, Rule, Selector, Side};
+use super::{Options, PodToHost};
+use crate::objects::Labels;
+use penstock_api::artefact::{PolicyInfo, RuleInfo};
 use penstock_api::ids::{PolicyId, RuleId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-/// "Is it one of these pods?"
+/// "Is it one of these peers?"
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct AtomId(pub(crate) usize);
+pub(crate) struct SetId(pub(crate) u32);
 
 /// "Which number does it give this port name?"
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct FactId(pub(crate) usize);
+pub(crate) struct FactId(pub(crate) u32);
 
-/// Pods of one namespace that no selector tells apart.
+/// A part of a policy in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct GroupId(pub(crate) usize);
+pub(crate) struct PartId(pub(crate) u32);
 
-#[derive(Debug)]
-pub(crate) struct ForcedPolicy<'a> {
-    pub(crate) info: PolicyInfo,
-    /// Empty where the policy does not isolate in that direction.
-    pub(crate) ingress: Vec<ForcedRule<'a>>,
-    pub(crate) egress: Vec<ForcedRule<'a>>,
+/// What kind of thing a peer is. A pod is a pod wherever it runs; the others are what they are by their address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Who {
+    Pod,
+    WorldV4,
+    WorldV6,
+    /// This node.
+    Host,
+    RemoteNode,
+    /// Attached here, but nobody knows yet to whom.
+    Init,
 }
 
-#[derive(Debug)]
-pub(crate) struct ForcedRule<'a> {
+impl Who {
+    pub(crate) const ALL: [Who; 6] =
+        [Who::Pod, Who::WorldV4, Who::WorldV6, Who::Host, Who::RemoteNode, Who::Init];
+
+    pub(crate) fn outsider(is_v6: bool) -> Self {
+        if is_v6 { Who::WorldV6 } else { Who::WorldV4 }
+    }
+
+    /// Reserved labels.
+    pub(crate) fn labels(self) -> &'static [&'static str] {
+        match self {
+            Who::Pod => &[],
+            Who::WorldV4 => &["world", "world-ipv4"],
+            Who::WorldV6 => &["world", "world-ipv6"],
+            Who::Host => &["host"],
+            Who::RemoteNode => &["remote-node"],
+            Who::Init => &["init"],
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ForcedPart {
+    pub(crate) policy: PolicyId,
+    pub(crate) ingress: ForcedSide,
+    pub(crate) egress: ForcedSide,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ForcedSide {
+    pub(crate) isolates: bool,
+    pub(crate) rules: Vec<ForcedRule>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ForcedRule {
     pub(crate) id: RuleId,
+    pub(crate) denies: bool,
     pub(crate) peers: ForcedPeers,
-    pub(crate) ports: &'a [PolicyPort],
+    pub(crate) ports: Ports,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForcedPeers {
     Any,
-    /// Whoever one of them is true of.
-    Some {
-        atoms: Vec<AtomId>,
-        blocks: Vec<BlockId>,
-    },
+    Nobody,
+    Set(SetId),
 }
 
-/// The policies that isolate a pod, by direction, in the order of their names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Selecting {
-    pub(crate) ingress: Vec<PolicyId>,
-    pub(crate) egress: Vec<PolicyId>,
+/// Pods and places by labels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Atom {
+    pub(crate) pod: SelectorId,
+    pub(crate) namespace: SelectorId,
+    /// Whom it may be true of at all, as bits by [`Who`]; of everyone but pods it then is.
+    places: u8,
 }
 
-#[derive(Debug)]
-pub(crate) struct Force<'a> {
+impl Atom {
+    pub(crate) fn speaks_of(self, who: Who) -> bool {
+        self.places & (1 << who as u8) != 0
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Set {
+    pub(crate) denies: bool,
+    /// Of its content: the same whatever else is in force.
+    pub(crate) hash: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Fact {
+    pub(crate) name: PortName,
+    /// Asked by a denying rule.
+    pub(crate) denies: bool,
+    /// As of sets.
+    pub(crate) hash: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Force {
     /// Index: [`PolicyId`]. The first is the built-in one.
-    pub(crate) policies: Vec<ForcedPolicy<'a>>,
+    pub(crate) policies: Vec<PolicyInfo>,
     /// Index: [`RuleId`]. The first is the built-in one.
     pub(crate) rules: Vec<RuleInfo>,
-    /// Index: [`BlockId`].
-    pub(crate) blocks: Vec<&'a IpBlock>,
+    /// Index: [`PartId`].
+    pub(crate) parts: Vec<ForcedPart>,
+    /// Index: [`SetId`].
+    pub(crate) sets: Vec<Set>,
     /// Index: [`FactId`].
-    pub(crate) facts: Vec<(&'a str, Protocol)>,
-    pub(crate) atom_count: usize,
-    /// The questions that are true of each group, sorted. Index: [`GroupId`].
-    pub(crate) atoms_of_group: Vec<Vec<AtomId>>,
-    /// What isolates each local pod's group.
-    pub(crate) selecting: HashMap<GroupId, Selecting>,
-    groups: HashMap<(&'a str, &'a str), GroupId>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) atoms: Vec<Atom>,
+    /// Index: that of `atoms`.
+    pub(crate) sets_of_atom: Vec<Vec<SetId>>,
+    pub(crate) blocks: Vec<Block>,
+    /// Index: that of `blocks`.
+    pub(crate) sets_of_block: Vec<Vec<SetId>>,
+    pub(crate) cuts: Cuts,
+    pub(crate) pods: Matcher,
+    pub(crate) namespaces: Matcher,
+    /// This node.
+    pub(crate) own_node: SetId,
 }
 
-/// Which namespaces a question is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Scope<'a> {
-    Own(&'a str),
-    Selected(SelectorId),
+/// The rules the product itself adds.
+pub(crate) const OWN_NODE: RuleId = RuleId(0);
+pub(crate) const POD_TO_HOST: RuleId = RuleId(1);
+
+fn builtin(name: &str) -> PolicyInfo {
+    PolicyInfo { kind: "builtin".to_owned(), namespace: String::new(), name: name.to_owned() }
 }
 
-/// Selectors and questions by number, while rules are read.
+/// Questions by number, while rules are read.
 #[derive(Default)]
-struct Questions<'a> {
-    pods: Matcher<'a>,
-    namespaces: Matcher<'a>,
-    atoms: HashMap<(Scope<'a>, SelectorId), AtomId>,
-    block_ids: HashMap<&'a IpBlock, BlockId>,
-    blocks: Vec<&'a IpBlock>,
-    fact_ids: HashMap<(&'a str, Protocol), FactId>,
-    facts: Vec<(&'a str, Protocol)>,
+struct Questions {
+    pods: Matcher,
+    namespaces: Matcher,
+    set_ids: HashMap<(bool, PeerSet), SetId>,
+    sets: Vec<Set>,
+    atom_ids: HashMap<Selector, usize>,
+    atoms: Vec<Atom>,
+    sets_of_atom: Vec<Vec<SetId>>,
+    block_ids: HashMap<Block, BlockId>,
+    blocks: Vec<Block>,
+    sets_of_block: Vec<Vec<SetId>>,
+    fact_ids: HashMap<(bool, PortName), FactId>,
+    facts: Vec<Fact>,
 }
 
-static EVERYTHING: LabelSelector = LabelSelector { requirements: Vec::new() };
-
-impl<'a> Force<'a> {
-    pub(crate) fn new(compiler: &'a Compiler, roster: &Roster<'a>) -> Self {
+impl Force {
+    /// `parts`: those that select a local pod, in the order of their policies' names, so that numbers depend on nothing else.
+    pub(crate) fn new(parts: &[(Arc<Policy>, usize)], options: &Options) -> Self {
         let mut questions = Questions::default();
-        // All selectors first: classes are only valid after the last one.
-        let mut by_namespace: BTreeMap<&str, Vec<(&'a NetworkPolicy, SelectorId)>> = BTreeMap::new();
-        for policy in compiler.policies_in_force() {
-            let selector = questions.pods.add(&policy.pod_selector);
-            by_namespace.entry(&policy.namespace).or_default().push((policy, selector));
-            for rule in policy.ingress.iter().chain(&policy.egress) {
-                rule.peers.iter().for_each(|peer| questions.add_selectors(peer));
+        let own_node =
+            questions.set(false, &PeerSet { selectors: vec![Selector::place("host")], ..PeerSet::default() });
+        let mut policies = vec![builtin("own-node")];
+        let mut rules = vec![RuleInfo { policy: PolicyId(0), path: "own-node".to_owned() }];
+        if options.pod_to_host == PodToHost::Allow {
+            rules.push(RuleInfo { policy: PolicyId(policies.len() as u32), path: "pod-to-host".to_owned() });
+            policies.push(builtin("pod-to-host"));
+        }
+        let mut forced: Vec<ForcedPart> = Vec::with_capacity(parts.len());
+        let mut last: Option<&Arc<Policy>> = None;
+        for (policy, index) in parts {
+            if last.is_none_or(|last| !Arc::ptr_eq(last, policy)) {
+                policies.push(policy.info.clone());
+                last = Some(policy);
             }
-        }
-
-        let mut groups: HashMap<(&'a str, &'a str), GroupId> = HashMap::new();
-        let mut by_class: HashMap<(&'a str, Class), GroupId> = HashMap::new();
-        let mut members: Vec<(&'a str, Class)> = Vec::new();
-        for pod in roster.met() {
-            let class = questions.pods.class_of(&pod.labels);
-            let group = *by_class.entry((&pod.namespace, class.clone())).or_insert_with(|| {
-                members.push((&pod.namespace, class));
-                GroupId(members.len() - 1)
-            });
-            groups.insert((&pod.namespace, &pod.name), group);
-        }
-
-        let mut force = Force {
-            policies: vec![ForcedPolicy { info: own_node_policy(), ingress: Vec::new(), egress: Vec::new() }],
-            rules: vec![RuleInfo { policy: PolicyId(0), path: "own-node".to_owned() }],
-            blocks: Vec::new(),
-            facts: Vec::new(),
-            atom_count: 0,
-            atoms_of_group: vec![Vec::new(); members.len()],
-            selecting: HashMap::new(),
-            groups,
-        };
-        force.select(roster, &by_namespace, &members, &mut questions);
-        force.answer(compiler, &members, &questions);
-        force.atom_count = questions.atoms.len();
-        force.blocks = questions.blocks;
-        force.facts = questions.facts;
-        force
-    }
-
-    pub(crate) fn group_of(&self, namespace: &str, name: &str) -> GroupId {
-        self.groups[&(namespace, name)]
-    }
-
-    /// Finds out which policies select local pods, and takes over their rules.
-    fn select(
-        &mut self,
-        roster: &Roster<'a>,
-        by_namespace: &BTreeMap<&str, Vec<(&'a NetworkPolicy, SelectorId)>>,
-        members: &[(&'a str, Class)],
-        questions: &mut Questions<'a>,
-    ) {
-        let mut local_groups: BTreeMap<&str, Vec<GroupId>> = BTreeMap::new();
-        for local in &roster.local {
-            let group = self.group_of(&local.pod.namespace, &local.pod.name);
-            let of_namespace = local_groups.entry(&local.pod.namespace).or_default();
-            if self.selecting.insert(group, Selecting::default()).is_none() {
-                of_namespace.push(group);
-            }
-        }
-        // In the order of policies' names, so that numbers depend on nothing else.
-        for (namespace, policies) in by_namespace {
-            let Some(groups) = local_groups.get(namespace) else { continue };
-            for (policy, selector) in policies {
-                let selected: Vec<GroupId> = groups
-                    .iter()
-                    .copied()
-                    .filter(|group| questions.pods.matches(*selector, &members[group.0].1))
-                    .collect();
-                if selected.is_empty() || !(policy.isolates_ingress || policy.isolates_egress) {
-                    continue;
-                }
-                let id = self.enforce(policy, questions);
-                for group in selected {
-                    let selecting = self.selecting.entry(group).or_default();
-                    if policy.isolates_ingress {
-                        selecting.ingress.push(id);
-                    }
-                    if policy.isolates_egress {
-                        selecting.egress.push(id);
-                    }
-                }
-            }
-        }
-    }
-
-    fn enforce(&mut self, policy: &'a NetworkPolicy, questions: &mut Questions<'a>) -> PolicyId {
-        let id = PolicyId(self.policies.len() as u32);
-        let mut forced =
-            |isolates: bool, direction: Direction, rules: &'a [PolicyRule]| -> Vec<ForcedRule<'a>> {
-                let rules = if isolates { rules } else { &[] };
-                let force = |(index, rule): (usize, &'a PolicyRule)| {
-                    self.rules.push(RuleInfo { policy: id, path: format!("spec.{direction}[{index}]") });
-                    ForcedRule {
-                        id: RuleId(self.rules.len() as u32 - 1),
-                        peers: questions.about_peers(policy, rule),
-                        ports: &rule.ports,
-                    }
-                };
-                rules.iter().enumerate().map(force).collect()
+            let id = PolicyId(policies.len() as u32 - 1);
+            let mut side = |side: &Side, is_egress: bool| {
+                let rules = side.rules.iter().map(|rule| {
+                    rules.push(RuleInfo { policy: id, path: rule.path.clone() });
+                    questions.rule(RuleId(rules.len() as u32 - 1), rule, is_egress)
+                });
+                ForcedSide { isolates: side.isolates, rules: rules.collect() }
             };
-        let ingress = forced(policy.isolates_ingress, Direction::Ingress, &policy.ingress);
-        let egress = forced(policy.isolates_egress, Direction::Egress, &policy.egress);
+            let part = &policy.parts[*index];
+            let ingress = side(&part.ingress, false);
+            let egress = side(&part.egress, true);
+            forced.push(ForcedPart { policy: id, ingress, egress });
+        }
+        Force {
+            policies,
+            rules,
+            parts: forced,
+            cuts: Cuts::new(&questions.blocks),
+            sets: questions.sets,
+            facts: questions.facts,
+            atoms: questions.atoms,
+            sets_of_atom: questions.sets_of_atom,
+            blocks: questions.blocks,
+            sets_of_block: questions.sets_of_block,
+            pods: questions.pods,
+            namespaces: questions.namespaces,
+            own_node,
+        }
+    }
+}
+
+impl Questions {
+    fn rule(&mut self, id: RuleId, rule: &Rule, is_egress: bool) -> ForcedRule {
+        let peers = match &rule.peers {
+            Peers::Any => ForcedPeers::Any,
+            Peers::Some(set) if set.is_nobody() => ForcedPeers::Nobody,
+            Peers::Some(set) => ForcedPeers::Set(self.set(rule.denies, set)),
+        };
         // A named port is looked up on the destination: for ingress that is the pod itself, for egress every peer.
-        for port in egress.iter().flat_map(|rule| rule.ports) {
-            if let PortMatch::Named(name) = &port.port {
-                questions.about_port(name, port.protocol);
+        if let Ports::Some(ports) = &rule.ports
+            && is_egress
+        {
+            for port in ports {
+                if let Port::Named(name) = port {
+                    self.fact(rule.denies, name);
+                }
             }
         }
-        let info = PolicyInfo {
-            kind: "NetworkPolicy".to_owned(),
-            namespace: policy.namespace.clone(),
-            name: policy.name.clone(),
-        };
-        self.policies.push(ForcedPolicy { info, ingress, egress });
+        ForcedRule { id, denies: rule.denies, peers, ports: rule.ports.clone() }
+    }
+
+    fn set(&mut self, denies: bool, set: &PeerSet) -> SetId {
+        let key = (denies, set.clone());
+        if let Some(id) = self.set_ids.get(&key) {
+            return *id;
+        }
+        let id = SetId(self.sets.len() as u32);
+        self.sets.push(Set { denies, hash: hash_of(&key) });
+        self.set_ids.insert(key, id);
+        for selector in &set.selectors {
+            let atom = self.atom(selector);
+            self.sets_of_atom[atom].push(id);
+        }
+        for block in &set.blocks {
+            let next = BlockId(self.blocks.len());
+            let block_id = *self.block_ids.entry(block.clone()).or_insert(next);
+            if block_id == next {
+                self.blocks.push(block.clone());
+                self.sets_of_block.push(Vec::new());
+            }
+            self.sets_of_block[block_id.0].push(id);
+        }
         id
     }
 
-    /// Asks every question of every group.
-    fn answer(&mut self, compiler: &'a Compiler, members: &[(&'a str, Class)], questions: &Questions<'a>) {
-        let mut groups_of: BTreeMap<&str, Vec<GroupId>> = BTreeMap::new();
-        for (number, (namespace, _)) in members.iter().enumerate() {
-            groups_of.entry(namespace).or_default().push(GroupId(number));
+    fn atom(&mut self, selector: &Selector) -> usize {
+        if let Some(atom) = self.atom_ids.get(selector) {
+            return *atom;
         }
-        let namespaces: Vec<(&str, Class)> = groups_of
-            .keys()
-            .map(|name| (*name, questions.namespaces.class_of(&compiler.namespace_labels(name))))
-            .collect();
-        for ((scope, selector), atom) in &questions.atoms {
-            let in_scope: Vec<&str> = match scope {
-                Scope::Own(namespace) => vec![namespace],
-                Scope::Selected(selector) => namespaces
-                    .iter()
-                    .filter(|(_, class)| questions.namespaces.matches(*selector, class))
-                    .map(|(name, _)| *name)
-                    .collect(),
-            };
-            for group in in_scope.iter().filter_map(|namespace| groups_of.get(namespace)).flatten() {
-                if questions.pods.matches(*selector, &members[group.0].1) {
-                    self.atoms_of_group[group.0].push(*atom);
-                }
+        let nothing = Labels::new();
+        let is_true_without = selector.pod.matches(&nothing) && selector.namespace.matches(&nothing);
+        let mut places = 0;
+        for who in Who::ALL {
+            let labels = who.labels().iter().map(|label| ((*label).to_owned(), String::new())).collect();
+            if selector.place.matches(&labels) && (who == Who::Pod || is_true_without) {
+                places |= 1 << who as u8;
             }
         }
-        self.atoms_of_group.iter_mut().for_each(|atoms| atoms.sort_unstable());
+        self.atoms.push(Atom {
+            pod: self.pods.add(&selector.pod),
+            namespace: self.namespaces.add(&selector.namespace),
+            places,
+        });
+        self.sets_of_atom.push(Vec::new());
+        self.atom_ids.insert(selector.clone(), self.atoms.len() - 1);
+        self.atoms.len() - 1
+    }
+
+    fn fact(&mut self, denies: bool, name: &PortName) {
+        let key = (denies, name.clone());
+        if !self.fact_ids.contains_key(&key) {
+            let id = FactId(self.facts.len() as u32);
+            self.facts.push(Fact { name: name.clone(), denies, hash: hash_of(&key) });
+            self.fact_ids.insert(key, id);
+        }
     }
 }
 
-impl<'a> Questions<'a> {
-    fn add_selectors(&mut self, peer: &'a Peer) {
-        if let Peer::Pods { pods, namespaces } = peer {
-            self.pods.add(pods.as_ref().unwrap_or(&EVERYTHING));
-            if let Some(namespaces) = namespaces {
-                self.namespaces.add(namespaces);
-            }
-        }
-    }
-
-    fn about_peers(&mut self, policy: &'a NetworkPolicy, rule: &'a PolicyRule) -> ForcedPeers {
-        if rule.peers.is_empty() {
-            return ForcedPeers::Any;
-        }
-        let (mut atoms, mut blocks) = (Vec::new(), Vec::new());
-        for peer in &rule.peers {
-            match peer {
-                Peer::Pods { pods, namespaces } => {
-                    let selector = self.pods.add(pods.as_ref().unwrap_or(&EVERYTHING));
-                    let scope = match namespaces {
-                        Some(namespaces) => Scope::Selected(self.namespaces.add(namespaces)),
-                        None => Scope::Own(&policy.namespace),
-                    };
-                    let next = AtomId(self.atoms.len());
-                    atoms.push(*self.atoms.entry((scope, selector)).or_insert(next));
-                }
-                Peer::IpBlock(block) => {
-                    let next = BlockId(self.blocks.len());
-                    let id = *self.block_ids.entry(block).or_insert(next);
-                    if id == next {
-                        self.blocks.push(block);
-                    }
-                    blocks.push(id);
-                }
-            }
-        }
-        ForcedPeers::Some { atoms, blocks }
-    }
-
-    fn about_port(&mut self, name: &'a str, protocol: Protocol) {
-        let next = FactId(self.facts.len());
-        if *self.fact_ids.entry((name, protocol)).or_insert(next) == next {
-            self.facts.push((name, protocol));
-        }
-    }
+/// The same in every process: nothing here is chosen by who could gain from a collision, which costs nothing but a number.
+pub(crate) fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }

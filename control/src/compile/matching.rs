@@ -4,12 +4,12 @@
 //! named key counts as "something else"), and what is equal after that is one class: selectors are matched against classes,
 //! and ten thousand pods of a hundred deployments are a hundred questions.
 
-use crate::objects::{LabelSelector, Labels, Operator};
+use crate::objects::{LabelSelector, Operator};
 use std::collections::HashMap;
 
 /// A selector of one [`Matcher`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SelectorId(usize);
+pub(crate) struct SelectorId(pub(crate) usize);
 
 /// Labels as far as selectors can tell them apart: (key, value) by number, sorted by key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,36 +18,36 @@ pub(crate) struct Class(Box<[(u32, u32)]>);
 /// The value of a named key that no selector names.
 const SOMETHING_ELSE: u32 = 0;
 
-#[derive(Debug, Default)]
-pub(crate) struct Matcher<'a> {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Matcher {
     ids: HashMap<LabelSelector, SelectorId>,
     selectors: Vec<Vec<Question>>,
-    keys: HashMap<&'a str, u32>,
-    /// From 1, per key.
-    values: HashMap<(u32, &'a str), u32>,
+    keys: HashMap<String, u32>,
+    /// From 1, for each key apart. Index: the key's number.
+    values: Vec<HashMap<String, u32>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Question {
     key: u32,
     operator: Operator,
     values: Box<[u32]>,
 }
 
-impl<'a> Matcher<'a> {
-    pub(crate) fn add(&mut self, selector: &'a LabelSelector) -> SelectorId {
+impl Matcher {
+    pub(crate) fn add(&mut self, selector: &LabelSelector) -> SelectorId {
         let canonical = selector.canonical();
         if let Some(id) = self.ids.get(&canonical) {
             return *id;
         }
         let mut questions = Vec::with_capacity(selector.requirements.len());
         for requirement in &selector.requirements {
-            let next_key = self.keys.len() as u32;
-            let key = *self.keys.entry(&requirement.key).or_insert(next_key);
+            let key = self.key(&requirement.key);
+            let known = &mut self.values[key as usize];
             let mut values = Vec::with_capacity(requirement.values.len());
             for value in &requirement.values {
-                let next_value = self.values.len() as u32 + 1;
-                values.push(*self.values.entry((key, value)).or_insert(next_value));
+                let next = known.len() as u32 + 1;
+                values.push(*known.entry(value.clone()).or_insert(next));
             }
             questions.push(Question { key, operator: requirement.operator, values: values.into() });
         }
@@ -57,17 +57,44 @@ impl<'a> Matcher<'a> {
         id
     }
 
+    fn key(&mut self, key: &str) -> u32 {
+        if let Some(number) = self.keys.get(key) {
+            return *number;
+        }
+        let number = self.values.len() as u32;
+        self.keys.insert(key.to_owned(), number);
+        self.values.push(HashMap::new());
+        number
+    }
+
     /// The class of these labels. Valid once every selector has been added.
-    pub(crate) fn class_of(&self, labels: &Labels) -> Class {
+    pub(crate) fn class_of<'l>(&self, labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> Class {
         let mut class: Vec<(u32, u32)> = labels
-            .iter()
+            .into_iter()
             .filter_map(|(key, value)| {
-                let key = *self.keys.get(key.as_str())?;
-                Some((key, self.values.get(&(key, value.as_str())).copied().unwrap_or(SOMETHING_ELSE)))
+                let key = *self.keys.get(key)?;
+                let value = self.values[key as usize].get(value).copied().unwrap_or(SOMETHING_ELSE);
+                Some((key, value))
             })
             .collect();
         class.sort_unstable();
         Class(class.into())
+    }
+
+    /// Every selector added.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SelectorId> + use<> {
+        (0..self.selectors.len()).map(SelectorId)
+    }
+
+    /// The labels that selectors name, key and value, and all of the class have.
+    pub(crate) fn describe(&self, class: &Class) -> Vec<(&str, &str)> {
+        let named = class.0.iter().filter(|(_, value)| *value != SOMETHING_ELSE);
+        let text = |(key, value): &(u32, u32)| {
+            let key_text = self.keys.iter().find(|(_, number)| *number == key)?.0;
+            let value_text = self.values[*key as usize].iter().find(|(_, number)| *number == value)?.0;
+            Some((key_text.as_str(), value_text.as_str()))
+        };
+        named.filter_map(text).collect()
     }
 
     pub(crate) fn matches(&self, selector: SelectorId, class: &Class) -> bool {
@@ -92,7 +119,7 @@ impl<'a> Matcher<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::Requirement;
+    use crate::objects::{Labels, Requirement};
 
     #[test]
     fn classes_answer_as_labels_do() {
@@ -124,7 +151,7 @@ mod tests {
                     .into_iter()
                     .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
                     .collect();
-                let class = matcher.class_of(&labels);
+                let class = matcher.class_of(labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
                 for (selector, id) in selectors.iter().zip(&ids) {
                     assert_eq!(
                         matcher.matches(*id, &class),

@@ -1,7 +1,8 @@
-//! Who has which address: attached endpoints and Pod objects put together.
+//! Who has which address: attached endpoints, Pod and Node objects put together.
 //!
 //! An endpoint's addresses come from the CNI call that made it; `status.podIPs` speaks only for pods of other nodes, because
-//! it lags, and may name an address that has a new owner by now.
+//! it lags, and may name an address that has a new owner by now. A pod on its node's network is its node. What belongs to a
+//! node is never a pod's.
 
 use super::Compiler;
 use crate::objects::{Phase, Pod};
@@ -19,12 +20,13 @@ pub(crate) struct LocalPod<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Roster<'a> {
-    pub(crate) compiler: &'a Compiler,
     /// In the order of their names.
     pub(crate) local: Vec<LocalPod<'a>>,
     /// Addresses of pods elsewhere, and every pod that claims one. Never empty.
     pub(crate) remote: BTreeMap<IpAddr, Vec<&'a Pod>>,
-    /// Attached here, but nobody knows to whom: such an endpoint is isolated, and is no peer of anybody's.
+    /// Addresses of other nodes.
+    pub(crate) nodes: BTreeSet<IpAddr>,
+    /// Attached here, but nobody knows to whom: such an endpoint is isolated.
     pub(crate) unknown: BTreeSet<IpAddr>,
 }
 
@@ -51,38 +53,39 @@ impl<'a> Roster<'a> {
         }
         let owned: BTreeSet<IpAddr> = local.values().flat_map(|pod| pod.addresses.iter().copied()).collect();
         unknown.retain(|address| !owned.contains(address));
+        let is_here = |address: &IpAddr| {
+            owned.contains(address) || unknown.contains(address) || compiler.host_addresses.contains(address)
+        };
+
+        let of_nodes = compiler.nodes.values().flat_map(|node| &node.addresses);
+        let on_nodes = compiler.pods.values().filter(|pod| pod.host_network && !pod.is_terminated());
+        let nodes: BTreeSet<IpAddr> = of_nodes
+            .chain(on_nodes.flat_map(|pod| &pod.addresses))
+            .copied()
+            .filter(|address| !is_here(address))
+            .collect();
 
         let mut remote: BTreeMap<IpAddr, Vec<&'a Pod>> = BTreeMap::new();
         for pod in compiler.pods.values() {
-            if pod.host_network || pod.is_terminated() || local.contains_key(&(&pod.namespace, &pod.name)) {
+            if pod.host_network
+                || pod.is_terminated()
+                || local.contains_key(&(pod.namespace.as_str(), pod.name.as_str()))
+            {
                 continue;
             }
             for address in &pod.addresses {
-                let taken = owned.contains(address)
-                    || unknown.contains(address)
-                    || compiler.host_addresses.contains(address);
-                if !taken {
+                if !is_here(address) && !nodes.contains(address) {
                     remote.entry(*address).or_default().push(pod);
                 }
             }
         }
         for claimants in remote.values_mut() {
-            // Of several, those that run; of those, what all of them have in common decides (see `identity`).
+            // Of several, those that run; of those, what is certain decides (see `peers`).
             let runs = |pod: &&Pod| matches!(pod.phase, Some(Phase::Running) | None);
             if claimants.iter().any(runs) {
                 claimants.retain(runs);
             }
         }
-        Roster { compiler, local: local.into_values().collect(), remote, unknown }
-    }
-
-    /// Every pod somebody may meet, in the order of their names, local and remote.
-    pub(crate) fn met(&self) -> impl Iterator<Item = &'a Pod> {
-        let mut met: BTreeMap<(&str, &str), &'a Pod> = BTreeMap::new();
-        let local = self.local.iter().map(|local| local.pod);
-        for pod in local.chain(self.remote.values().flatten().copied()) {
-            met.insert((&pod.namespace, &pod.name), pod);
-        }
-        met.into_values()
+        Roster { local: local.into_values().collect(), remote, nodes, unknown }
     }
 }

@@ -102,7 +102,8 @@ fn matches(entry: &crate::artefact::Entry, peer: IdentityId, question: Question)
         }
 }
 
-/// What a flow from `source` to `destination` meets: each end that is a pod of this artefact judges the other.
+/// What a flow from `source` to `destination` meets: each end that is a pod of this artefact judges the other. A pod may
+/// always reach itself, under any of its addresses and whatever its programs say.
 pub fn judge_flow(
     artefact: &Artefact,
     source: IpAddr,
@@ -119,6 +120,12 @@ pub fn judge_flow(
             judge(&artefact.programs[program.index()], identity_of(artefact, peer), question)
         })
     };
+    if let (Some(one), Some(other)) = (local(source), local(destination))
+        && std::ptr::eq(one, other)
+    {
+        let itself = Some(Answer { action: Action::Allow, rule: None });
+        return FlowAnswer { egress: itself, ingress: itself };
+    }
     FlowAnswer {
         egress: answer(local(source), Direction::Egress, destination),
         ingress: answer(local(destination), Direction::Ingress, source),

@@ -34,7 +34,7 @@ mod program;
 mod steps;
 
 use ahash::RandomState;
-use penstock_api::artefact::{Artefact, ArtefactError, Peers, PodKey, Program};
+use penstock_api::artefact::{Action, Artefact, ArtefactError, Peers, PodKey, Program};
 use penstock_api::ids::{Generation, IdentityId, PolicyId, ProgramId, RuleId};
 use penstock_api::reference::{Answer, FlowAnswer, Question};
 use std::collections::HashMap;
@@ -219,9 +219,16 @@ impl Policy {
         }
     }
 
-    /// What a flow between two addresses meets: each end that is a pod of the artefact judges the other.
+    /// What a flow between two addresses meets: each end that is a pod of the artefact judges the other, and a pod may always
+    /// reach itself.
     #[must_use]
     pub fn judge_flow(&self, source: IpAddr, destination: IpAddr, question: Question) -> FlowAnswer {
+        if let (Some(one), Some(other)) = (self.pods_at.get(&source), self.pods_at.get(&destination))
+            && one == other
+        {
+            let itself = Some(Answer { action: Action::Allow, rule: None });
+            return FlowAnswer { egress: itself, ingress: itself };
+        }
         let judge = |program, peer| self.judge(program, self.classify(peer).class, question);
         FlowAnswer {
             egress: self.pod_at(source).map(|pod| judge(pod.egress, destination)),

@@ -50,6 +50,10 @@ pub fn judge(
     question: Question,
 ) -> Result<Allowed, Refusal> {
     let mut allowed = Allowed { egress_rule: NO_RULE, ingress_rule: NO_RULE };
+    // A pod may always reach itself, once it is known who it is.
+    if source.endpoint == destination.endpoint && source.kind != PortKind::Host && source.ready {
+        return Ok(allowed);
+    }
     if source.kind != PortKind::Host {
         let peer = snapshot.class_of(key.destination_address());
         let answer = snapshot.policy.judge(source.egress, peer, question);

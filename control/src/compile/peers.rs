@@ -1,0 +1,245 @@
+//! Who a peer is to the rules in force: the questions that are true of it.
+//!
+//! Pods of one namespace whose labels no selector tells apart are a *group* and are asked once. Lists of true questions are
+//! kept once each and compared by number.
+
+use super::cidr::CoverId;
+use super::force::{FactId, Force, SetId, Who};
+use super::matching::Class;
+use super::rule::{Reach, SERVICE_ACCOUNT};
+use super::state::{Names, named_ports, pairs};
+use crate::objects::Pod;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+/// A list of sets that are true of a peer, sorted, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ListId(u32);
+
+/// The numbers a peer gives to port names, sorted, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PortsId(u32);
+
+/// Pods of one namespace that no selector tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GroupId(pub(crate) u32);
+
+/// Everything the rules in force know about a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Answers {
+    pub(crate) who: Who,
+    pub(crate) sets: ListId,
+    pub(crate) ports: PortsId,
+}
+
+/// An example of who gives some answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Member {
+    pub(crate) answers: Answers,
+    pub(crate) group: Option<GroupId>,
+    pub(crate) cover: CoverId,
+}
+
+impl Reach {
+    fn includes(self, who: Who) -> bool {
+        match self {
+            Reach::Everyone => who != Who::Init,
+            Reach::Outsiders => matches!(who, Who::WorldV4 | Who::WorldV6),
+            Reach::Nodes => matches!(who, Who::Host | Who::RemoteNode),
+        }
+    }
+}
+
+/// Keeps each value once.
+#[derive(Debug, Clone)]
+struct Once<T> {
+    values: Vec<T>,
+    numbers: HashMap<T, u32>,
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Once { values: Vec::new(), numbers: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Once<T> {
+    fn number(&mut self, value: T) -> u32 {
+        if let Some(number) = self.numbers.get(&value) {
+            return *number;
+        }
+        let number = self.values.len() as u32;
+        self.values.push(value.clone());
+        self.numbers.insert(value, number);
+        number
+    }
+}
+
+/// Of one [`Force`], and of no other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peers {
+    lists: Once<Vec<SetId>>,
+    ports: Once<Vec<(FactId, u16)>>,
+    classes: Once<Class>,
+    /// Per class: is each pod selector true of it?
+    of_class: Vec<Vec<bool>>,
+    /// Per namespace that has been met: is each namespace selector true of it?
+    of_namespace: HashMap<String, (u32, Vec<bool>)>,
+    namespaces: Vec<String>,
+    /// (namespace, class)
+    groups: Once<(u32, u32)>,
+    of_group: Vec<ListId>,
+    of_who: HashMap<Who, ListId>,
+    of_cover: HashMap<(CoverId, Who), ListId>,
+    unions: HashMap<(ListId, ListId), ListId>,
+}
+
+impl Peers {
+    pub(crate) fn sets(&self, list: ListId) -> &[SetId] {
+        &self.lists.values[list.0 as usize]
+    }
+
+    pub(crate) fn ports(&self, ports: PortsId) -> &[(FactId, u16)] {
+        &self.ports.values[ports.0 as usize]
+    }
+
+    pub(crate) fn group(&mut self, force: &Force, pod: &Pod, names: &Names) -> GroupId {
+        let class = self.classes.number(force.pods.class_of(pairs(&pod.labels)));
+        if class as usize == self.of_class.len() {
+            let class = &self.classes.values[class as usize];
+            self.of_class
+                .push(force.pods.ids().map(|selector| force.pods.matches(selector, class)).collect());
+        }
+        let namespace = match self.of_namespace.get(&pod.namespace) {
+            Some((number, _)) => *number,
+            None => {
+                let class = force.namespaces.class_of(pairs(&names.labels(&pod.namespace)));
+                let truths = force.namespaces.ids().map(|id| force.namespaces.matches(id, &class)).collect();
+                let number = self.namespaces.len() as u32;
+                self.namespaces.push(pod.namespace.clone());
+                self.of_namespace.insert(pod.namespace.clone(), (number, truths));
+                number
+            }
+        };
+        let group = self.groups.number((namespace, class));
+        if group as usize == self.of_group.len() {
+            let of_class = &self.of_class[class as usize];
+            let (_, of_namespace) = &self.of_namespace[&pod.namespace];
+            let mut sets: Vec<SetId> = Vec::new();
+            for (atom, of_atom) in force.atoms.iter().zip(&force.sets_of_atom) {
+                if atom.speaks_of(Who::Pod) && of_namespace[atom.namespace.0] && of_class[atom.pod.0] {
+                    sets.extend(of_atom);
+                }
+            }
+            let list = self.list(sets);
+            self.of_group.push(list);
+        }
+        GroupId(group)
+    }
+
+    /// Labels that selectors name and all pods of the group have, and the CIDRs in force that cover the address.
+    pub(crate) fn describe(&self, force: &Force, member: Member) -> BTreeSet<String> {
+        let mut labels = BTreeSet::new();
+        if let Some(group) = member.group {
+            let (namespace, class) = self.groups.values[group.0 as usize];
+            labels.insert(format!("k8s:io.kubernetes.pod.namespace={}", self.namespaces[namespace as usize]));
+            for (key, value) in force.pods.describe(&self.classes.values[class as usize]) {
+                let key = if key == SERVICE_ACCOUNT { "io.cilium.k8s.policy.serviceaccount" } else { key };
+                labels.insert(format!("k8s:{key}={value}"));
+            }
+        }
+        for block in &force.cuts.covers[member.cover.0] {
+            let block = &force.blocks[block.0];
+            if block.reach.includes(member.answers.who) {
+                labels.insert(format!("cidr:{}", block.cidr));
+            }
+        }
+        labels
+    }
+
+    fn list(&mut self, mut sets: Vec<SetId>) -> ListId {
+        sets.sort_unstable();
+        sets.dedup();
+        ListId(self.lists.number(sets))
+    }
+
+    fn union(&mut self, one: ListId, other: ListId) -> ListId {
+        if let Some(union) = self.unions.get(&(one, other)) {
+            return *union;
+        }
+        let mut sets = self.sets(one).to_vec();
+        sets.extend(self.sets(other));
+        let union = self.list(sets);
+        self.unions.insert((one, other), union);
+        union
+    }
+
+    /// What blocks alone find true of someone whose address they cover.
+    fn of_cover(&mut self, force: &Force, cover: CoverId, who: Who) -> ListId {
+        if let Some(list) = self.of_cover.get(&(cover, who)) {
+            return *list;
+        }
+        let mut sets = Vec::new();
+        for block in &force.cuts.covers[cover.0] {
+            if force.blocks[block.0].reach.includes(who) {
+                sets.extend(&force.sets_of_block[block.0]);
+            }
+        }
+        let list = self.list(sets);
+        self.of_cover.insert((cover, who), list);
+        list
+    }
+
+    /// Someone who is no pod. `cover`: of its address, if it has one in particular.
+    pub(crate) fn place(&mut self, force: &Force, who: Who, cover: Option<CoverId>) -> Answers {
+        let mut sets = match self.of_who.get(&who) {
+            Some(list) => *list,
+            None => {
+                let atoms = force.atoms.iter().zip(&force.sets_of_atom);
+                let spoken = atoms.filter(|(atom, _)| atom.speaks_of(who));
+                let list = self.list(spoken.flat_map(|(_, of_atom)| of_atom).copied().collect());
+                self.of_who.insert(who, list);
+                list
+            }
+        };
+        if let Some(cover) = cover {
+            let covered = self.of_cover(force, cover, who);
+            sets = self.union(sets, covered);
+        }
+        Answers { who, sets, ports: PortsId(self.ports.number(Vec::new())) }
+    }
+
+    /// What is certain about an address that these pods claim: of allowing rules only what is true of all of them, of denying
+    /// ones what is true of any. Whichever of them really has it, nothing is opened that should not be.
+    pub(crate) fn pods(&mut self, force: &Force, claimants: &[(GroupId, &Pod)], cover: CoverId) -> Answers {
+        let (first, rest) = claimants.split_first().expect("an address has somebody who claims it");
+        let mut sets = self.of_group[first.0.0 as usize];
+        if rest.iter().any(|(group, _)| *group != first.0) {
+            let lists: Vec<&[SetId]> =
+                claimants.iter().map(|(group, _)| self.sets(self.of_group[group.0 as usize])).collect();
+            let all: Vec<SetId> = lists.concat();
+            let is_certain = |set: &SetId| {
+                force.sets[set.0 as usize].denies || lists.iter().all(|list| list.binary_search(set).is_ok())
+            };
+            let common = all.into_iter().filter(is_certain).collect();
+            sets = self.list(common);
+        }
+        let covered = self.of_cover(force, cover, Who::Pod);
+        let sets = self.union(sets, covered);
+        let mut ports: Vec<(FactId, u16)> = Vec::new();
+        for (number, fact) in force.facts.iter().enumerate() {
+            let fact_id = FactId(number as u32);
+            if fact.denies {
+                let all = claimants.iter().flat_map(|(_, pod)| named_ports(pod, &fact.name));
+                ports.extend(all.map(|port| (fact_id, port)));
+            } else if let Some(port) = named_ports(first.1, &fact.name).next()
+                && rest.iter().all(|(_, pod)| named_ports(pod, &fact.name).next() == Some(port))
+            {
+                ports.push((fact_id, port));
+            }
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        Answers { who: Who::Pod, sets, ports: PortsId(self.ports.number(ports)) }
+    }
+}
