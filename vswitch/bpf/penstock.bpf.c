@@ -294,18 +294,31 @@ int trunk(struct __sk_buff *skb)
 }
 
 /* Unlike libxdp's stock program this one drops when nobody listens. */
-SEC("xdp.frags")
-int queue(struct xdp_md *ctx)
+static __always_inline int to_socket(struct xdp_md *ctx, __u32 place)
 {
-	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index };
+	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index | place };
 	__u32 *slot = bpf_map_lookup_elem(&QUEUES, &key);
-	if (!slot)
+	if (!slot) {
+		count_queue(SLOT_OF_NONE, QUEUE_NO_SOCKET, 1);
 		return XDP_DROP;
+	}
 	count_queue(*slot, QUEUE_SEEN, 1);
 	int action = bpf_redirect_map(&XSKS, *slot, XDP_DROP);
 	if (action != XDP_REDIRECT)
 		count_queue(*slot, QUEUE_NO_SOCKET, 1);
 	return action;
+}
+
+SEC("xdp.frags")
+int queue(struct xdp_md *ctx)
+{
+	return to_socket(ctx, 0);
+}
+
+SEC("xdp.frags")
+int direct(struct xdp_md *ctx)
+{
+	return to_socket(ctx, QUEUE_DIRECT);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

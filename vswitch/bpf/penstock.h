@@ -41,10 +41,19 @@ struct settings {
 	__u32 trunk_ifindex[WORKERS_MAX]; /* near ends */
 };
 
+/*
+ * Interfaces' numbers are unique in their namespace only: the trunks are in the switch's, direct ports in the host's. A queue of
+ * a direct port has this bit set.
+ */
+#define QUEUE_DIRECT 0x80000000u
+
 struct queue_key {
 	__u32 ifindex;
 	__u32 queue;
 };
+
+/* Where frames are counted that arrive on a queue which is no port. */
+#define SLOT_OF_NONE (XSKS_MAX - 1)
 
 /* Per port, per CPU. */
 enum port_counter {
@@ -59,7 +68,7 @@ enum port_counter {
 	PORT_COUNTERS,
 };
 
-/* Per slot of the socket map, per CPU. Slots below WORKERS_MAX are the workers' trunks. */
+/* Per slot of the socket map, per CPU. Slots below WORKERS_MAX are the workers' trunks, the others direct ports. */
 enum queue_counter {
 	QUEUE_SEEN,
 	QUEUE_NO_SOCKET,

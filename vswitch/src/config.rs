@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 /// How many workers a switch can have.
 pub const WORKERS_MAX: usize = crate::io::maps::WORKERS_MAX;
 
-/// How many ports the kernel side has room for.
+/// How many direct ports, and how many ports at all, the kernel side has room for.
+const DIRECT_MAX: usize = crate::io::maps::DIRECT_MAX;
 const PORTS_MAX: usize = crate::io::maps::PORTS_MAX;
 
 /// A consistent configuration.
@@ -326,6 +327,9 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
     if file.direct.len() >= ports_max {
         return bad("ports_max", &ports_max, format!("there are {} direct ports alone", file.direct.len()));
     }
+    if file.direct.len() > DIRECT_MAX {
+        return bad("direct", &format!("{} ports", file.direct.len()), format!("use {DIRECT_MAX} at most"));
+    }
     for (at, direct) in file.direct.iter().enumerate() {
         check_direct(direct, &file.direct[..at], &pod_ranges)?;
     }
@@ -358,6 +362,13 @@ fn check_direct(direct: &DirectPort, before: &[DirectPort], pod_ranges: &[IpNet]
     }
     if before.iter().any(|other| other.interface == *name && other.queue == direct.queue) {
         return bad("direct.interface", name.clone(), format!("queue {} of it stands twice", direct.queue));
+    }
+    if let Some(other) = before.iter().find(|other| other.interface == *name && other.mode != direct.mode) {
+        return bad(
+            "direct.mode",
+            direct.mode.to_string(),
+            format!("queue {} of {name} is to be {}, and an interface has one mode", other.queue, other.mode),
+        );
     }
     if direct.mac.0[0] & 1 != 0 || direct.mac == Mac::default() {
         return bad(

@@ -213,9 +213,12 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn run(workers: usize) {
+fn run(workers: usize, direct: usize) {
     let sizes = Sizes {
         workers,
+        // In an area of their own: every frame between them and the others is copied.
+        direct,
+        zero_copy_chunks: if direct > 0 { 256 } else { 0 },
         flows_max: 512,
         flows_per_port_max: 256,
         cache_entries: 256,
@@ -256,7 +259,8 @@ fn run(workers: usize) {
     // It was not idle.
     let account = world.rig.account();
     assert!(counted > 2_000 && account.transmitted > 3_000, "{account:#?}");
-    assert!(workers == 1 || account.handed_over > 1_000);
+    assert!(workers == 1 || account.handed_over > 1_000 || direct > 0);
+    assert!((world.rig.area_copies() > 1_000) == (direct > 0));
     assert!(account.originated > 500);
     assert!(account.drops.len() >= 12, "{:?}", account.drops);
     assert!(world.rig.cache_hits() > 200);
@@ -264,12 +268,18 @@ fn run(workers: usize) {
 
 #[test]
 fn a_round_of_one_worker_allocates_nothing() {
-    run(1);
+    run(1, 0);
 }
 
 #[test]
 fn a_round_of_two_workers_allocates_nothing_hand_over_included() {
-    run(2);
+    run(2, 0);
+}
+
+#[test]
+fn a_round_of_a_worker_with_two_areas_allocates_nothing() {
+    run(1, 2);
+    run(2, 2);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! AF_XDP sockets on a real kernel, on a veth pair in a namespace of its own. Needs root.
 
+use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
 use penstock_net::route::{Netlink, VethSpec};
-use penstock_vswitch::io::xsk::{Area, Bind, Xsk, XskConfig};
+use penstock_vswitch::io::xsk::{Area, Xsk, XskConfig};
 use std::sync::Arc;
 
 /// Removed with everything in it when dropped.
@@ -32,7 +33,7 @@ impl Place {
             interface: interface.into(),
             queue: 0,
             netns: Some(Arc::clone(&self.0)),
-            bind: Bind::Copy,
+            area: AreaKind::Copy,
             multi_buffer: false,
             ring_len: 512,
             receiving_max: 512,
@@ -52,15 +53,28 @@ fn a_socket_that_was_closed_is_bound_again_and_again_and_no_frame_is_lost() {
     let place = Place::new("pt-xsk-rebind");
     let (area, mut memory) = Area::register(1024, 2048, &place.socket("near")).unwrap();
     let mut xsk = Xsk::bind(place.socket("far"), area).unwrap();
+    let mut fresh = None;
     for round in 0..5 {
         xsk.refill(&mut memory);
         assert_eq!(xsk.receiving(), 512, "round {round}");
         xsk.close();
         assert_eq!(xsk.fd(), None);
         memory.reclaim_from_kernel();
-        xsk.reopen().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        xsk.reopen(&mut memory, &mut fresh).unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
     assert!(xsk.fd().is_some());
+}
+
+/// What a machine without a NIC can show of it: the driver's refusal comes back as it was said, and no area stays behind.
+#[test]
+fn a_driver_without_zero_copy_says_so_and_the_memory_is_as_it_was() {
+    let place = Place::new("pt-xsk-zc");
+    let (area, mut memory) = Area::register(1024, 2048, &place.socket("near")).unwrap();
+    let config = XskConfig { area: AreaKind::ZeroCopy, ..place.socket("far") };
+    let error = Xsk::bind_first(config, 512, &mut memory).unwrap_err();
+    assert!(error.reason().contains("Operation not supported"), "{error}");
+    assert_eq!(memory.kinds().collect::<Vec<_>>(), [AreaKind::Copy]);
+    Xsk::bind(place.socket("far"), area).unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::switch;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use penstock_api::artefact::Artefact;
-use penstock_api::message::{DropEvent, FlowStatus, PortStatus, Request, Response, Status};
+use penstock_api::message::{DropEvent, FlowStatus, FrameCensus, PortStatus, Request, Response, Status};
 use penstock_api::{DropReason, Generation, Instance};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -430,6 +430,11 @@ impl Lab {
             Ok(faults) => panic!("frames are not conserved: {}", faults.join("; ")),
             Err(error) => panic!("the census of frames: {error:#}"),
         }
+    }
+
+    /// Where the frames of each area of each worker are.
+    pub fn frames(&self) -> Result<Vec<FrameCensus>> {
+        switch::frames(&self.instance)
     }
 
     /// What a census of all frames finds wrong; frames in motion are given a moment to come to rest.

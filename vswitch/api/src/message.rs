@@ -53,7 +53,7 @@ pub enum Request {
     },
     /// Stream events, beginning with an [`Event::Attached`] for every pod that is attached and an [`Event::Synced`].
     Subscribe,
-    /// Where is every frame of every worker? For tests; stops the world for a moment.
+    /// Where is every frame of every worker? One census for each area of each. For tests; stops the world for a moment.
     Frames,
 }
 
@@ -210,7 +210,14 @@ pub struct WorkerStatus {
     /// Share of rounds that found work, 0.0-1.0, over the last second.
     pub busy: f64,
     pub rebinds: u64,
+    /// Packet memory, registered with the kernel.
     pub umem_bytes: u64,
+    /// Of it, the area of ports bound without copying; 0 where there is no such port.
+    #[serde(default)]
+    pub umem_zero_copy_bytes: u64,
+    /// Frames copied from one area to the other, because they came by a port of one and left by a port of the other.
+    #[serde(default)]
+    pub area_copies: u64,
     pub devices: Vec<DeviceStatus>,
 }
 
@@ -237,6 +244,9 @@ pub struct PortStatus {
     pub mac: Mac,
     pub addresses: Vec<IpAddr>,
     pub mtu: u16,
+    /// Of a direct port: its socket. Other ports come by the workers' trunks.
+    #[serde(default)]
+    pub device: Option<DeviceStatus>,
     /// False: isolated because policy for it is not known yet.
     pub ready: bool,
     /// From the port into the switch.
@@ -295,10 +305,32 @@ pub struct DropEvent {
     pub rule: Option<String>,
 }
 
-/// Where the frames of one worker are. Their sum is `total`, and no address is in two places.
+/// One of a worker's memory areas. The kernel decides for a whole area whether its sockets copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AreaKind {
+    /// Of the trunk, of every port that copies, and of what the worker makes itself.
+    #[default]
+    Copy,
+    /// Of the ports whose driver reads and writes it directly. Only there when there is such a port.
+    ZeroCopy,
+}
+
+impl std::fmt::Display for AreaKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            AreaKind::Copy => "copy",
+            AreaKind::ZeroCopy => "zero-copy",
+        })
+    }
+}
+
+/// Where the frames of one area of one worker are. Their sum is `total`, and no address is in two places.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FrameCensus {
     pub worker: WorkerId,
+    #[serde(default)]
+    pub area: AreaKind,
     pub total: usize,
     pub free: usize,
     /// In fill rings or on their way through the kernel to a receive ring.

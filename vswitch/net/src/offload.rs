@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 // `include/uapi/linux/ethtool.h`
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
@@ -120,6 +121,17 @@ pub fn driver(link_name: &str) -> Result<String, NetError> {
     info[0] = ETHTOOL_GDRVINFO;
     Device::open(link_name).map_err(io)?.call(&mut info).map_err(io)?;
     Ok(text(&bytes_of(&info)[4..36]))
+}
+
+/// Over how many queues a link spreads what it receives.
+pub fn receive_queues(link_name: &str) -> Result<u32, NetError> {
+    const WORDS: usize = 9; // struct ethtool_channels
+    let io = |e: io::Error| NetError::io("read the queues of", link_name, &e);
+    let mut channels = vec![0u32; WORDS];
+    channels[0] = ETHTOOL_GCHANNELS;
+    Device::open(link_name).map_err(io)?.call(&mut channels).map_err(io)?;
+    // rx_count and combined_count.
+    Ok(channels[5] + channels[8])
 }
 
 /// Where a feature's name leads: the indices of the kernel's features.

@@ -5,7 +5,8 @@
 //! (without it the far ends lead nowhere, which is what is wanted).
 
 use super::maps::{
-    PORT_COUNTERS, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QueueKey, Rounds, Settings, WORKERS_MAX,
+    PORT_COUNTERS, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QUEUE_DIRECT, QueueKey, Rounds, Settings,
+    WORKERS_MAX, XSKS_MAX,
 };
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
@@ -74,6 +75,33 @@ impl TcProgram {
     }
 }
 
+/// Which XDP program an interface gets: interfaces' numbers are those of a namespace, and there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpProgram {
+    /// For trunks, in the instance's namespace.
+    Trunk,
+    /// For direct ports, in the host's.
+    Direct,
+}
+
+impl XdpProgram {
+    const fn name(self) -> &'static str {
+        match self {
+            XdpProgram::Trunk => "queue",
+            XdpProgram::Direct => "direct",
+        }
+    }
+
+    /// What a queue of such an interface is called in the map.
+    const fn key(self, ifindex: u32, queue: u32) -> QueueKey {
+        let place = match self {
+            XdpProgram::Trunk => 0,
+            XdpProgram::Direct => QUEUE_DIRECT,
+        };
+        QueueKey { ifindex, queue: queue | place }
+    }
+}
+
 /// The loaded programs and their maps. Methods that name an interface must run in the instance's namespace.
 pub struct Programs {
     ebpf: Ebpf,
@@ -107,7 +135,10 @@ impl Programs {
                 .load()
                 .map_err(|error| BpfError::Program { program: name, error })?;
         }
-        xdp(&mut ebpf)?.load().map_err(|error| BpfError::Program { program: "queue", error })?;
+        for program in [XdpProgram::Trunk, XdpProgram::Direct] {
+            let name = program.name();
+            xdp(&mut ebpf, program)?.load().map_err(|error| BpfError::Program { program: name, error })?;
+        }
         macro_rules! map {
             ($name:literal, $kind:ty) => {
                 <$kind>::try_from(ebpf.take_map($name).expect("the object has this map"))
@@ -165,17 +196,19 @@ impl Programs {
     /// Attaches the XDP program, natively if the driver can. Says which it was, and why not the better one.
     pub fn attach_xdp(
         &mut self,
+        program: XdpProgram,
         interface: &str,
         allow_generic: bool,
     ) -> Result<(&'static str, String), BpfError> {
+        let name = program.name();
         let failed =
-            |error: String| BpfError::Attach { program: "queue", interface: interface.to_owned(), error };
-        let queue = xdp(&mut self.ebpf)?;
-        match queue.attach(interface, XdpMode::Driver) {
+            |error: String| BpfError::Attach { program: name, interface: interface.to_owned(), error };
+        let program = xdp(&mut self.ebpf, program)?;
+        match program.attach(interface, XdpMode::Driver) {
             Ok(_) => Ok(("native", String::new())),
             Err(native) if allow_generic => {
                 let why = format!("native XDP refused: {}", chain(&native));
-                queue
+                program
                     .attach(interface, XdpMode::Skb)
                     .map_err(|e| failed(format!("{why}; generic: {}", chain(&e))))?;
                 Ok(("generic", why))
@@ -184,16 +217,17 @@ impl Programs {
         }
     }
 
-    /// Attaches the XDP program where it is missing. True: it was there.
+    /// Attaches a trunk's XDP program where it is missing. True: it was there.
     pub fn ensure_xdp(&mut self, interface: &str) -> Result<bool, BpfError> {
-        match xdp(&mut self.ebpf)?.attach(interface, XdpMode::Driver) {
+        let program = xdp(&mut self.ebpf, XdpProgram::Trunk)?;
+        match program.attach(interface, XdpMode::Driver) {
             Ok(_) => Ok(false),
             Err(error) if is_taken(&error) => Ok(true),
-            Err(_) => match xdp(&mut self.ebpf)?.attach(interface, XdpMode::Skb) {
+            Err(_) => match program.attach(interface, XdpMode::Skb) {
                 Ok(_) => Ok(false),
                 Err(error) if is_taken(&error) => Ok(true),
                 Err(error) => Err(BpfError::Attach {
-                    program: "queue",
+                    program: XdpProgram::Trunk.name(),
                     interface: interface.to_owned(),
                     error: chain(&error),
                 }),
@@ -201,11 +235,16 @@ impl Programs {
         }
     }
 
-    /// Attaches the XDP program in generic mode, as asked for.
-    pub fn attach_xdp_generic(&mut self, interface: &str) -> Result<&'static str, BpfError> {
+    /// Attaches an XDP program in generic mode, as asked for.
+    pub fn attach_xdp_generic(
+        &mut self,
+        program: XdpProgram,
+        interface: &str,
+    ) -> Result<&'static str, BpfError> {
+        let name = program.name();
         let failed =
-            |error: String| BpfError::Attach { program: "queue", interface: interface.to_owned(), error };
-        xdp(&mut self.ebpf)?.attach(interface, XdpMode::Skb).map_err(|e| failed(chain(&e)))?;
+            |error: String| BpfError::Attach { program: name, interface: interface.to_owned(), error };
+        xdp(&mut self.ebpf, program)?.attach(interface, XdpMode::Skb).map_err(|e| failed(chain(&e)))?;
         Ok("generic")
     }
 
@@ -243,9 +282,14 @@ impl Programs {
     }
 
     /// Sends what arrives on a queue to the socket in `slot`.
-    pub fn set_queue(&mut self, ifindex: u32, queue: u32, slot: u32) -> Result<(), BpfError> {
+    pub fn set_queue(
+        &mut self,
+        program: XdpProgram,
+        (ifindex, queue): (u32, u32),
+        slot: u32,
+    ) -> Result<(), BpfError> {
         self.queues
-            .insert(QueueKey { ifindex, queue }, slot, 0)
+            .insert(program.key(ifindex, queue), slot, 0)
             .map_err(|error| BpfError::Map { map: "QUEUES", error })
     }
 
@@ -299,10 +343,12 @@ impl Programs {
         }
         let mut unseen = 0;
         for slot in 0..WORKERS_MAX as u32 {
-            drops.push((None, DropReason::NoSocket, self.queue_count(slot, 1)));
             unseen += self.queue_count(slot, 2).saturating_sub(self.queue_count(slot, 0));
         }
         drops.push((None, DropReason::TrunkFull, unseen));
+        // Of trunks, of direct ports, and of queues that are no port.
+        let without_socket = (0..XSKS_MAX as u32).map(|slot| self.queue_count(slot, 1)).sum();
+        drops.push((None, DropReason::NoSocket, without_socket));
         drops.push((None, DropReason::KernelNoPort, self.queue_count(0, 3)));
         drops.retain(|(_, _, count)| *count > 0);
         drops
@@ -314,9 +360,10 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
     program.try_into().map_err(|error| BpfError::Program { program: name, error })
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
-    let program = ebpf.program_mut("queue").expect("the object has this program");
-    program.try_into().map_err(|error| BpfError::Program { program: "queue", error })
+fn xdp(ebpf: &mut Ebpf, program: XdpProgram) -> Result<&mut Xdp, BpfError> {
+    let name = program.name();
+    let program = ebpf.program_mut(name).expect("the object has this program");
+    program.try_into().map_err(|error| BpfError::Program { program: name, error })
 }
 
 fn is_exists(error: &aya::programs::ProgramError) -> bool {

@@ -6,6 +6,7 @@ use super::ring::FrameRing;
 use super::tag;
 use super::xsk::{BATCH, Xsk};
 use penstock_api::PortId;
+use penstock_api::message::AreaKind;
 use std::sync::Arc;
 
 /// A frame as it came in. Its headers are in the first chunk.
@@ -54,8 +55,9 @@ pub enum Device {
     Trunk(Box<Xsk>),
     /// An interface with one endpoint on it: the `index`-th direct device of the switch. Which port that is, a snapshot says.
     Direct { xsk: Box<Xsk>, index: u16, port: Option<PortId> },
-    /// Frames of any port, from and to memory.
-    Memory(Arc<MemoryLink>),
+    /// Frames from and to memory, in the area said: of any port if it is a worker's first device, as a trunk's are; else of
+    /// one endpoint, as a direct device's are.
+    Memory { link: Arc<MemoryLink>, area: AreaKind },
 }
 
 impl Device {
@@ -82,14 +84,14 @@ impl Device {
                 let port = *port;
                 out.extend(scratch.drain(..).map(|(frame, len)| Received { frame, len, port }));
             }
-            Device::Memory(link) => {
+            Device::Memory { link, area } => {
                 for _ in 0..BATCH {
                     // No chunk free: the frame stays in the ring, as it would in a NIC's.
-                    if memory.free_len() < 8 {
+                    if memory.free_len(*area) < 8 {
                         return;
                     }
                     let taken = link.to_switch.pop(|slot| {
-                        memory.copy_in(slot.frame()).map(|frame| Received {
+                        memory.copy_in(*area, slot.frame()).map(|frame| Received {
                             frame,
                             len: slot.len as u32,
                             port: Some(slot.port),
@@ -105,12 +107,12 @@ impl Device {
         }
     }
 
-    /// Sends one frame to `port`; its destination MAC is right already. False: no room, the frame is still the caller's.
+    /// Sends one frame to `port`; its destination MAC is right already, and it is in the device's area. False: no room, the frame is still the caller's.
     #[inline]
     pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId, port: PortId) -> bool {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => xsk.transmit(memory, frame),
-            Device::Memory(link) => {
+            Device::Memory { link, .. } => {
                 let pushed = link.from_switch.push(|slot| {
                     slot.port = port;
                     slot.len = memory.copy_out(frame, &mut slot.bytes);
@@ -132,17 +134,26 @@ impl Device {
         }
     }
 
+    /// The area of what it receives, and of what it can send.
+    #[inline]
+    pub fn area(&self) -> AreaKind {
+        match self {
+            Device::Trunk(xsk) | Device::Direct { xsk, .. } => xsk.area(),
+            Device::Memory { area, .. } => *area,
+        }
+    }
+
     pub fn xsk(&self) -> Option<&Xsk> {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => Some(xsk),
-            Device::Memory(_) => None,
+            Device::Memory { .. } => None,
         }
     }
 
     pub fn xsk_mut(&mut self) -> Option<&mut Xsk> {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => Some(xsk),
-            Device::Memory(_) => None,
+            Device::Memory { .. } => None,
         }
     }
 
@@ -154,7 +165,7 @@ impl Device {
     /// Frames waiting to be received, as far as that can be seen without a syscall.
     pub fn has_work(&self) -> bool {
         match self {
-            Device::Memory(link) => !link.to_switch.is_empty(),
+            Device::Memory { link, .. } => !link.to_switch.is_empty(),
             _ => false,
         }
     }

@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const WORKERS_MAX: usize = 16;
 pub const PORTS_MAX: usize = 1024;
 pub const PORT_ADDRESSES_MAX: usize = 4;
+/// Slots of the socket map: workers' trunks, direct ports, and the last for counting what is for none.
+pub const XSKS_MAX: usize = 64;
+pub const DIRECT_MAX: usize = XSKS_MAX - WORKERS_MAX - 1;
+/// Marks a queue of a direct port.
+pub const QUEUE_DIRECT: u32 = 1 << 31;
 
 /// `struct port`.
 #[derive(Clone, Copy, Debug, Default)]

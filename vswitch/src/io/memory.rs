@@ -1,9 +1,15 @@
-//! A worker's memory: one area cut into equal chunks, and the book that says where each chunk is.
+//! A worker's memory: areas cut into equal chunks, and the book that says where each chunk is.
 //!
 //! A frame is a chain of chunks (one at an MTU of 1500, up to three at 9000). The book has one byte per chunk; it is what the
 //! census counts and what makes double use visible: a chunk changes place only through the methods here. Owner: one worker.
+//!
+//! **Areas.** The kernel decides once per registered area whether its sockets copy or not, and a veth cannot but copy. So a
+//! worker has an area that copies, where its trunk and all that it makes itself are, and, if one of its ports is bound without
+//! copying, a second one. Chunks are numbered through: a frame's number says which area it is in, and all its chunks are in
+//! that one. Leaving by a port of the other area costs a frame one copy, [`Memory::move_to`].
 #![allow(unsafe_code)]
 
+use penstock_api::message::AreaKind;
 use std::ptr::NonNull;
 
 /// The first chunk of a frame, by number.
@@ -29,7 +35,7 @@ pub enum Place {
 /// The bytes of a frame that lie in one chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Offset of the first byte in the area.
+    /// Offset of the first byte in its area.
     pub addr: u32,
     pub len: u32,
     next: u32,
@@ -44,20 +50,30 @@ pub trait Backing: Send {}
 impl<T: Send> Backing for T {}
 
 pub struct Memory {
-    base: NonNull<u8>,
     chunk_size: u32,
+    /// By chunk number, over all areas.
     segments: Vec<Segment>,
     places: Vec<Place>,
+    /// Number of the first chunk that does not copy.
+    split: u32,
+    /// Index: `AreaKind as usize`. The second has no chunks unless one was added.
+    areas: [Area; 2],
+}
+
+/// One mapping.
+struct Area {
+    base: NonNull<u8>,
     free: Vec<u32>,
     _backing: Box<dyn Backing>,
 }
 
-// SAFETY: `base` points into `_backing`, which is Send and moves along; nothing else in this process touches the area.
+// SAFETY: each `base` points into its `_backing`, which is Send and moves along; nothing else in this process touches it.
 unsafe impl Send for Memory {}
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("chunks", &self.places.len()).field("free", &self.free.len()).finish()
+        let free = self.areas.each_ref().map(|area| area.free.len());
+        f.debug_struct("Memory").field("chunks", &self.places.len()).field("free", &free).finish()
     }
 }
 
@@ -74,29 +90,131 @@ impl Memory {
     /// `base` must point to `chunks * chunk_size` readable, writable bytes that live as long as `backing` and that nobody but
     /// this value and the kernel (within the chunks it was given) accesses.
     pub unsafe fn over(base: NonNull<u8>, chunks: u32, chunk_size: u32, backing: Box<dyn Backing>) -> Memory {
-        assert!(chunk_size > HEADROOM && u64::from(chunks) * u64::from(chunk_size) < u64::from(u32::MAX));
-        let segments =
-            (0..chunks).map(|c| Segment { addr: c * chunk_size + HEADROOM, len: 0, next: NONE }).collect();
-        Memory {
-            base,
+        assert!(chunk_size > HEADROOM);
+        let none = Area { base: NonNull::dangling(), free: Vec::new(), _backing: Box::new(()) };
+        let mut memory = Memory {
             chunk_size,
-            segments,
-            places: vec![Place::Free; chunks as usize],
-            free: (0..chunks).rev().collect(),
-            _backing: backing,
-        }
+            segments: Vec::new(),
+            places: Vec::new(),
+            split: 0,
+            areas: [Area { base, free: Vec::new(), _backing: backing }, none],
+        };
+        memory.number(AreaKind::Copy, chunks);
+        memory.split = chunks;
+        memory
     }
 
-    pub fn chunks(&self) -> usize {
+    /// Adds the area of sockets that do not copy, of the process's own memory: for memory ports.
+    pub fn add_private(&mut self, chunks: u32) -> std::io::Result<()> {
+        let mut map = memmap2::MmapMut::map_anon(chunks as usize * self.chunk_size as usize)?;
+        let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is not null");
+        // SAFETY: as in `private`.
+        unsafe { self.add(base, chunks, Box::new(map)) };
+        Ok(())
+    }
+
+    /// Adds the area of sockets that do not copy.
+    ///
+    /// # Safety
+    /// As for [`Memory::over`], with this memory's chunk size.
+    pub unsafe fn add(&mut self, base: NonNull<u8>, chunks: u32, backing: Box<dyn Backing>) {
+        assert_eq!(self.chunks(AreaKind::ZeroCopy), 0, "there is one already");
+        self.areas[AreaKind::ZeroCopy as usize] = Area { base, free: Vec::new(), _backing: backing };
+        self.number(AreaKind::ZeroCopy, chunks);
+    }
+
+    /// Puts other memory of the same size in the place of the area of sockets that do not copy. All of it must be free.
+    ///
+    /// # Safety
+    /// As for [`Memory::over`].
+    pub unsafe fn replace(&mut self, base: NonNull<u8>, backing: Box<dyn Backing>) {
+        let area = &mut self.areas[AreaKind::ZeroCopy as usize];
+        assert_eq!(area.free.len(), self.places.len() - self.split as usize, "some of it is in use");
+        (area.base, area._backing) = (base, backing);
+    }
+
+    fn number(&mut self, kind: AreaKind, chunks: u32) {
+        assert!(u64::from(chunks) * u64::from(self.chunk_size) < u64::from(u32::MAX));
+        let first = self.places.len() as u32;
+        assert!(first.checked_add(chunks).is_some_and(|end| end < NONE), "chunk numbers do not suffice");
+        let segment = |c: u32| Segment { addr: c * self.chunk_size + HEADROOM, len: 0, next: NONE };
+        self.segments.extend((0..chunks).map(segment));
+        self.places.resize((first + chunks) as usize, Place::Free);
+        self.areas[kind as usize].free = (first..first + chunks).rev().collect();
+    }
+
+    /// The areas there are.
+    pub fn kinds(&self) -> impl Iterator<Item = AreaKind> + use<> {
+        let both = self.chunks(AreaKind::ZeroCopy) > 0;
+        std::iter::once(AreaKind::Copy).chain(both.then_some(AreaKind::ZeroCopy))
+    }
+
+    /// Which area a frame is in.
+    #[inline]
+    pub fn kind_of(&self, frame: FrameId) -> AreaKind {
+        if frame.0 < self.split { AreaKind::Copy } else { AreaKind::ZeroCopy }
+    }
+
+    /// The number of a chunk within its area.
+    #[inline]
+    pub fn index_of(&self, frame: FrameId) -> u32 {
+        frame.0 - self.first(self.kind_of(frame))
+    }
+
+    #[inline]
+    fn first(&self, kind: AreaKind) -> u32 {
+        if kind == AreaKind::Copy { 0 } else { self.split }
+    }
+
+    /// The chunk of an area in which an offset lies.
+    #[inline]
+    fn chunk_at(&self, kind: AreaKind, addr: u64) -> Option<u32> {
+        let index = u32::try_from(addr / u64::from(self.chunk_size)).ok()?;
+        let chunk = self.first(kind).checked_add(index)?;
+        let end = if kind == AreaKind::Copy { self.split } else { self.places.len() as u32 };
+        (chunk < end).then_some(chunk)
+    }
+
+    /// Where a chunk's data begin when nobody says otherwise, as an offset in its area.
+    #[inline]
+    fn data_at(&self, chunk: u32) -> u32 {
+        self.index_of(FrameId(chunk)) * self.chunk_size + HEADROOM
+    }
+
+    #[inline]
+    fn base(&self, chunk: u32) -> *mut u8 {
+        self.areas[self.kind_of(FrameId(chunk)) as usize].base.as_ptr()
+    }
+
+    #[inline]
+    fn give_back(&mut self, chunk: u32) {
+        let kind = self.kind_of(FrameId(chunk));
+        self.places[chunk as usize] = Place::Free;
+        self.areas[kind as usize].free.push(chunk);
+    }
+
+    /// Of all areas, for tables by chunk number.
+    pub fn chunks_total(&self) -> usize {
         self.places.len()
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.places.len() as u64 * u64::from(self.chunk_size)
+    pub fn chunks(&self, kind: AreaKind) -> usize {
+        match kind {
+            AreaKind::Copy => self.split as usize,
+            AreaKind::ZeroCopy => self.places.len() - self.split as usize,
+        }
     }
 
-    pub fn free_len(&self) -> usize {
-        self.free.len()
+    pub fn chunk_size(&self) -> u32 {
+        self.chunk_size
+    }
+
+    pub fn bytes(&self, kind: AreaKind) -> u64 {
+        self.chunks(kind) as u64 * u64::from(self.chunk_size)
+    }
+
+    pub fn free_len(&self, kind: AreaKind) -> usize {
+        self.areas[kind as usize].free.len()
     }
 
     /// What one chunk holds of a frame.
@@ -106,12 +224,11 @@ impl Memory {
 
     /// A chunk to write an answer into.
     #[inline]
-    pub fn allocate(&mut self) -> Option<FrameId> {
-        let chunk = self.free.pop()?;
+    pub fn allocate(&mut self, kind: AreaKind) -> Option<FrameId> {
+        let chunk = self.areas[kind as usize].free.pop()?;
         debug_assert_eq!(self.places[chunk as usize], Place::Free);
         self.places[chunk as usize] = Place::Hand;
-        self.segments[chunk as usize] =
-            Segment { addr: chunk * self.chunk_size + HEADROOM, len: 0, next: NONE };
+        self.segments[chunk as usize] = Segment { addr: self.data_at(chunk), len: 0, next: NONE };
         Some(FrameId(chunk))
     }
 
@@ -121,8 +238,7 @@ impl Memory {
         let mut chunk = frame.0;
         while chunk != NONE {
             debug_assert_ne!(self.places[chunk as usize], Place::Free, "chunk {chunk} freed twice");
-            self.places[chunk as usize] = Place::Free;
-            self.free.push(chunk);
+            self.give_back(chunk);
             chunk = self.segments[chunk as usize].next;
         }
     }
@@ -143,18 +259,18 @@ impl Memory {
 
     /// A free chunk for the kernel to fill.
     #[inline]
-    pub fn take_for_receive(&mut self) -> Option<FrameId> {
-        let chunk = self.free.pop()?;
+    pub fn take_for_receive(&mut self, kind: AreaKind) -> Option<FrameId> {
+        let chunk = self.areas[kind as usize].free.pop()?;
         self.places[chunk as usize] = Place::Receiving;
         Some(FrameId(chunk))
     }
 
     /// Takes what the kernel received. `None` when it names a chunk it was not given, which must never happen.
     #[inline]
-    pub fn received(&mut self, addr: u64, len: u32) -> Option<FrameId> {
-        let chunk = u32::try_from(addr / u64::from(self.chunk_size)).ok()?;
-        let place = self.places.get_mut(chunk as usize)?;
-        let offset = addr as u32 - chunk * self.chunk_size;
+    pub fn received(&mut self, kind: AreaKind, addr: u64, len: u32) -> Option<FrameId> {
+        let chunk = self.chunk_at(kind, addr)?;
+        let place = &mut self.places[chunk as usize];
+        let offset = addr as u32 % self.chunk_size;
         if *place != Place::Receiving || offset.checked_add(len)? > self.chunk_size {
             return None;
         }
@@ -165,13 +281,12 @@ impl Memory {
 
     /// Takes back one chunk that the kernel has sent.
     #[inline]
-    pub fn sent(&mut self, addr: u64) -> Option<FrameId> {
-        let chunk = u32::try_from(addr / u64::from(self.chunk_size)).ok()?;
-        if *self.places.get(chunk as usize)? != Place::Transmitting {
+    pub fn sent(&mut self, kind: AreaKind, addr: u64) -> Option<FrameId> {
+        let chunk = self.chunk_at(kind, addr)?;
+        if self.places[chunk as usize] != Place::Transmitting {
             return None;
         }
-        self.places[chunk as usize] = Place::Free;
-        self.free.push(chunk);
+        self.give_back(chunk);
         Some(FrameId(chunk))
     }
 
@@ -198,7 +313,7 @@ impl Memory {
         // SAFETY: `received`, `allocate` and `set_len` keep addr + len within the chunk, which is within the area; the chunk
         // is in the worker's hands, so the kernel does not write it.
         unsafe {
-            std::slice::from_raw_parts(self.base.as_ptr().add(segment.addr as usize), segment.len as usize)
+            std::slice::from_raw_parts(self.base(frame.0).add(segment.addr as usize), segment.len as usize)
         }
     }
 
@@ -209,7 +324,7 @@ impl Memory {
         // SAFETY: as in `head`; `&mut self` makes the slice the only one.
         unsafe {
             std::slice::from_raw_parts_mut(
-                self.base.as_ptr().add(segment.addr as usize),
+                self.base(frame.0).add(segment.addr as usize),
                 segment.len as usize,
             )
         }
@@ -232,9 +347,9 @@ impl Memory {
         // SAFETY: as in `head` and `head_mut`; the two chunks are different, so the slices do not overlap.
         unsafe {
             (
-                std::slice::from_raw_parts(self.base.as_ptr().add(source.addr as usize), source.len as usize),
+                std::slice::from_raw_parts(self.base(read.0).add(source.addr as usize), source.len as usize),
                 std::slice::from_raw_parts_mut(
-                    self.base.as_ptr().add(target.addr as usize),
+                    self.base(write.0).add(target.addr as usize),
                     target.len as usize,
                 ),
             )
@@ -251,21 +366,58 @@ impl Memory {
 
     /// A frame of `len` bytes to write, over as many chunks as it takes, all but the last full. `None` when there are not
     /// enough: nothing is lost.
-    pub fn allocate_chain(&mut self, len: usize) -> Option<FrameId> {
+    pub fn allocate_chain(&mut self, kind: AreaKind, len: usize) -> Option<FrameId> {
         let capacity = self.chunk_capacity();
-        if self.free.len() < len.div_ceil(capacity).max(1) {
+        if self.free_len(kind) < len.div_ceil(capacity).max(1) {
             return None;
         }
-        let first = self.allocate()?;
+        let first = self.allocate(kind)?;
         self.set_len(first, len.min(capacity) as u32);
         let (mut last, mut left) = (first, len.saturating_sub(capacity));
         while left > 0 {
-            let chunk = self.allocate()?;
+            let chunk = self.allocate(kind)?;
             self.set_len(chunk, left.min(capacity) as u32);
             self.chain(last, chunk);
             (last, left) = (chunk, left.saturating_sub(capacity));
         }
         Some(first)
+    }
+
+    /// The frame itself if it is in the area already, else a copy of it there, and the frame is released. `None`: not enough
+    /// chunks are free there, and nothing has changed.
+    #[inline]
+    pub fn move_to(&mut self, frame: FrameId, kind: AreaKind) -> Option<FrameId> {
+        if self.kind_of(frame) == kind { Some(frame) } else { self.copy_to(frame, kind) }
+    }
+
+    fn copy_to(&mut self, frame: FrameId, kind: AreaKind) -> Option<FrameId> {
+        let copy = self.allocate_chain(kind, self.len(frame))?;
+        let (mut chunk, mut at) = (Some(copy), 0);
+        while let Some(to) = chunk {
+            let here = self.segments[to.0 as usize].len as usize;
+            self.copy_between(frame, at, to, 0, here);
+            (chunk, at) = (self.chunk_after(to), at + here);
+        }
+        self.release(frame);
+        Some(copy)
+    }
+
+    /// Moves the bytes of a chunk to where sockets expect them, should a driver have put them elsewhere (igb does, behind a
+    /// timestamp). False: they do not fit there.
+    #[cold]
+    pub fn straighten(&mut self, chunk: FrameId) -> bool {
+        let Segment { addr, len, .. } = self.segments[chunk.0 as usize];
+        let to = self.data_at(chunk.0);
+        if to % self.chunk_size + len > self.chunk_size {
+            return false;
+        }
+        debug_assert_eq!(self.places[chunk.0 as usize], Place::Hand);
+        let base = self.base(chunk.0);
+        // SAFETY: both ranges lie in the chunk (`received` saw to the first, the line above to the second); it is in the
+        // worker's hands; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(base.add(addr as usize), base.add(to as usize), len as usize) };
+        self.segments[chunk.0 as usize].addr = to;
+        true
     }
 
     /// The chunk a frame goes on in.
@@ -306,49 +458,47 @@ impl Memory {
     }
 
     /// A frame with these bytes, over as many chunks as it takes. `None` when there are not enough: nothing is lost.
-    pub fn copy_in(&mut self, bytes: &[u8]) -> Option<FrameId> {
-        let capacity = self.chunk_capacity();
-        if self.free.len() < bytes.len().div_ceil(capacity).max(1) {
-            return None;
-        }
-        let first = self.allocate()?;
-        let mut last = first;
-        for (i, part) in bytes.chunks(capacity).enumerate() {
-            let chunk = if i == 0 { first } else { self.allocate()? };
-            self.set_len(chunk, part.len() as u32);
-            self.head_mut(chunk).copy_from_slice(part);
-            if i > 0 {
-                self.chain(last, chunk);
-                last = chunk;
-            }
+    pub fn copy_in(&mut self, kind: AreaKind, bytes: &[u8]) -> Option<FrameId> {
+        let first = self.allocate_chain(kind, bytes.len())?;
+        let (mut chunk, capacity) = (Some(first), self.chunk_capacity());
+        for part in bytes.chunks(capacity) {
+            let Some(to) = chunk else { break };
+            self.head_mut(to).copy_from_slice(part);
+            chunk = self.chunk_after(to);
         }
         Some(first)
     }
 
-    /// How many chunks are in each place (order: as [`Place`]), and the addresses of those the free list contradicts.
-    pub fn count(&self) -> ([usize; 5], Vec<u64>) {
+    /// How many chunks of an area are in each place (order: as [`Place`]), and the offsets of those its free list contradicts.
+    pub fn count(&self, kind: AreaKind) -> ([usize; 5], Vec<u64>) {
+        let first = self.first(kind) as usize;
+        let places = &self.places[first..first + self.chunks(kind)];
         let mut counts = [0; 5];
-        for place in &self.places {
+        for place in places {
             counts[*place as usize] += 1;
         }
-        let mut on_free_list = vec![0u8; self.places.len()];
-        for chunk in &self.free {
-            on_free_list[*chunk as usize] = on_free_list[*chunk as usize].saturating_add(1);
+        let mut on_free_list = vec![0u8; places.len()];
+        let mut wrong = Vec::new();
+        for chunk in &self.areas[kind as usize].free {
+            match (*chunk as usize).checked_sub(first).and_then(|index| on_free_list.get_mut(index)) {
+                Some(times) => *times = times.saturating_add(1),
+                // Another area's.
+                None => wrong.push(u64::from(*chunk) * u64::from(self.chunk_size)),
+            }
         }
-        let wrong = (0..self.places.len())
-            .filter(|&c| on_free_list[c] != u8::from(self.places[c] == Place::Free))
-            .map(|c| c as u64 * u64::from(self.chunk_size))
-            .collect();
+        let contradicted = (0..places.len())
+            .filter(|&c| on_free_list[c] != u8::from(places[c] == Place::Free))
+            .map(|c| c as u64 * u64::from(self.chunk_size));
+        wrong.extend(contradicted);
         (counts, wrong)
     }
 
-    /// After a socket is gone: what was with the kernel is ours again. Returns how many chunks came home.
+    /// After all sockets are gone: what was with the kernel is ours again. Returns how many chunks came home.
     pub fn reclaim_from_kernel(&mut self) -> usize {
         let mut home = 0;
         for chunk in 0..self.places.len() {
             if matches!(self.places[chunk], Place::Receiving | Place::Transmitting) {
-                self.places[chunk] = Place::Free;
-                self.free.push(chunk as u32);
+                self.give_back(chunk as u32);
                 home += 1;
             }
         }
@@ -378,32 +528,4 @@ impl Iterator for Segments<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_frame_spans_chunks_and_comes_back_whole() {
-        let mut memory = Memory::private(8, 2048).unwrap();
-        let bytes: Vec<u8> = (0..5000).map(|i| i as u8).collect();
-        let frame = memory.copy_in(&bytes).unwrap();
-        assert_eq!(memory.len(frame), 5000);
-        assert_eq!(memory.segments(frame).count(), 3);
-        let mut out = vec![0; 5000];
-        assert_eq!(memory.copy_out(frame, &mut out), 5000);
-        assert_eq!(out, bytes);
-        assert_eq!(memory.free_len(), 5);
-        memory.release(frame);
-        assert_eq!(memory.count(), ([8, 0, 0, 0, 0], vec![]));
-    }
-
-    #[test]
-    fn a_chunk_the_kernel_was_not_given_is_refused() {
-        let mut memory = Memory::private(4, 2048).unwrap();
-        assert_eq!(memory.received(256, 64), None, "chunk 0 was free");
-        let chunk = memory.take_for_receive().unwrap();
-        assert_eq!(memory.received(99 * 2048, 64), None, "beyond the area");
-        assert_eq!(memory.received(256, 2000), None, "beyond the chunk");
-        assert_eq!(memory.received(256, 64), Some(chunk));
-        assert_eq!(memory.received(256, 64), None, "received twice");
-    }
-}
+mod tests;

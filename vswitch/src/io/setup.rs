@@ -3,7 +3,7 @@
 //! The order is what makes it safe: the namespace routes nothing, programs are attached and maps filled before a link goes up,
 //! so there is no moment at which a frame could take another way.
 
-use super::bpf::{BpfError, Programs, TcProgram};
+use super::bpf::{BpfError, Programs, TcProgram, XdpProgram};
 use super::maps::{PortEntry, WORKERS_MAX};
 use ipnet::IpNet;
 use penstock_api::instance::inside;
@@ -212,8 +212,8 @@ fn ensure_trunks(plan: &Plan, netlink: &Netlink, programs: &mut Programs) -> Res
         // What a worker sends is merged again on its way to the pod. A kernel that cannot does without.
         let _ = offload::set(&near_name, "gro", true);
         programs.attach_tc(TcProgram::Trunk, &near_name)?;
-        let xdp = programs.attach_xdp(&far_name, true)?;
-        programs.set_queue(far.index, 0, worker as u32)?;
+        let xdp = programs.attach_xdp(XdpProgram::Trunk, &far_name, true)?;
+        programs.set_queue(XdpProgram::Trunk, (far.index, 0), worker as u32)?;
         netlink.set_up(far.index, true)?;
         netlink.set_up(near.index, true)?;
         trunks.push(Trunk { near, far, far_name, xdp });

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::memory::{FrameId, Memory, Place};
+use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
 use std::ffi::CString;
 use std::io;
@@ -26,20 +27,14 @@ const XDP_PKT_CONTD: u32 = 1;
 const SOL_XDP: libc::c_int = 283;
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// How a socket is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bind {
-    ZeroCopy,
-    Copy,
-}
-
 #[derive(Debug, Clone)]
 pub struct XskConfig {
     pub interface: String,
     pub queue: u32,
     /// Where the interface is; the caller's namespace when absent.
     pub netns: Option<Arc<Netns>>,
-    pub bind: Bind,
+    /// How it is bound, and which of the worker's areas it uses.
+    pub area: AreaKind,
     /// XDP_USE_SG: frames longer than a chunk. Wants Linux 6.6.
     pub multi_buffer: bool,
     /// Entries of each ring, a power of two.
@@ -55,55 +50,72 @@ pub enum XskError {
     )]
     Umem { bytes: u64, error: String },
     #[error("cannot bind an AF_XDP socket to {interface} queue {queue} ({mode}): {error}")]
-    Bind { interface: String, queue: u32, mode: String, error: String },
+    Bind { interface: String, queue: u32, mode: AreaKind, error: String },
+}
+
+impl XskError {
+    /// What the kernel said, without what was tried.
+    pub fn reason(&self) -> &str {
+        let (XskError::Umem { error, .. } | XskError::Bind { error, .. }) = self;
+        error
+    }
 }
 
 /// A registered memory area: what a [`Memory`] is made over, and what sockets are made from.
 ///
 /// libxdp makes the first socket of an area out of the descriptor the area was registered on, and keeps that descriptor open
-/// when the socket is closed: it can never be bound again. So the first socket is one that carries nothing, the anchor, and
-/// every other one shares the area with it and can be closed and opened as often as the watchdog likes.
+/// when the socket is closed: it can never be bound again. So the first socket of an area that copies is one that carries
+/// nothing, the anchor, and every other one shares the area with it and can be closed and opened as often as the watchdog
+/// likes. A NIC has no queue to spare for an anchor: an area that does not copy is registered anew when its sockets are bound
+/// anew ([`Xsk::reopen`]). That is also what is safe, since the driver may write for a moment to what it was given before.
 #[derive(Debug)]
 pub struct Area {
     umem: Umem,
-    descs: Vec<FrameDesc>,
-    anchor: Arc<Mutex<Rings>>,
+    descs: Arc<[FrameDesc]>,
+    anchor: Option<Arc<Mutex<Rings>>>,
 }
 
 impl Area {
     /// The same memory for another socket of the same worker.
     pub fn share(&self) -> Area {
-        Area { umem: self.umem.clone(), descs: self.descs.clone(), anchor: Arc::clone(&self.anchor) }
+        Area { umem: self.umem.clone(), descs: Arc::clone(&self.descs), anchor: self.anchor.clone() }
     }
 
-    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel. `anchor` says where the socket that carries
-    /// nothing is bound: a queue on which no program sends anything to a socket. Every socket made from the area has the
-    /// anchor's `bind` and `multi_buffer`, the kernel sees to that, and the length of its rings.
+    /// Registers `chunks` of `chunk_size` (2048 or 4096) bytes with the kernel, for sockets that copy. `anchor` says where the
+    /// socket that carries nothing is bound: a queue on which no program sends anything to a socket. Every socket made from the
+    /// area has the anchor's `multi_buffer`, the kernel sees to that, and the length of its rings.
     pub fn register(chunks: u32, chunk_size: u32, anchor: &XskConfig) -> Result<(Area, Memory), XskError> {
+        let (mut area, base) = Area::map(chunks, chunk_size, anchor)?;
+        // SAFETY: see `map`.
+        let memory = unsafe { Memory::over(base, chunks, chunk_size, Box::new(area.umem.clone())) };
+        area.anchor = Some(Arc::new(Mutex::new(open_retrying(anchor, &area.umem)?)));
+        Ok((area, memory))
+    }
+
+    /// Memory of `chunks` frames registered with the kernel and used by no socket yet, and where it begins. It is
+    /// `chunks * chunk_size` bytes long, mapped as long as there is a clone of its `Umem`, and nobody else's.
+    fn map(chunks: u32, chunk_size: u32, config: &XskConfig) -> Result<(Area, NonNull<u8>), XskError> {
         let bytes = u64::from(chunks) * u64::from(chunk_size);
         let failed = |error: String| XskError::Umem { bytes, error };
         let count = NonZeroU32::new(chunks).ok_or_else(|| failed("no frames were asked for".into()))?;
-        let size = QueueSize::new(anchor.ring_len).map_err(|e| failed(e.to_string()))?;
-        let config = UmemConfig::builder()
+        let size = QueueSize::new(config.ring_len).map_err(|e| failed(e.to_string()))?;
+        let layout = UmemConfig::builder()
             .frame_size(FrameSize::new(chunk_size).map_err(|e| failed(e.to_string()))?)
             .fill_queue_size(size)
             .comp_queue_size(size)
             .build()
             .map_err(|e| failed(e.to_string()))?;
-        let (umem, descs) = in_netns(anchor.netns.as_deref(), || Umem::new(config, count, false))
+        let (umem, descs) = in_netns(config.netns.as_deref(), || Umem::new(layout, count, false))
             .map_err(|e| failed(format!("cannot enter its namespace: {e}")))?
             .map_err(|e| failed(with_source(&e)))?;
         let first = descs[0];
         // SAFETY: the first chunk of a fresh area: nobody else has it. An empty slice still points at where data begin.
         let data = unsafe { umem.data(&first) }.contents().as_ptr();
+        // xsk-rs maps `chunks * chunk_size` bytes and lays chunk i at i * chunk_size; a descriptor's data begin at its address,
+        // which is an offset from the base.
         let base = NonNull::new(data.wrapping_sub(first.addr()).cast_mut())
             .ok_or_else(|| failed("the area has no address".into()))?;
-        // SAFETY: xsk-rs maps `chunks * chunk_size` bytes and lays chunk i at i * chunk_size; a descriptor's data begin at
-        // its address, which is an offset from the base. The clone keeps the area mapped as long as the memory lives. Only
-        // this worker and the kernel touch it.
-        let memory = unsafe { Memory::over(base, chunks, chunk_size, Box::new(umem.clone())) };
-        let anchor = Arc::new(Mutex::new(open_retrying(anchor, &umem)?));
-        Ok((Area { umem, descs, anchor }, memory))
+        Ok((Area { umem, descs: descs.into(), anchor: None }, base))
     }
 }
 
@@ -111,7 +123,8 @@ impl Area {
 #[derive(Debug)]
 pub struct Xsk {
     config: XskConfig,
-    area: Area,
+    /// Always there when `rings` are.
+    area: Option<Area>,
     rings: Option<Rings>,
     /// Chunks submitted to the transmit ring and not yet completed.
     outstanding: usize,
@@ -135,9 +148,26 @@ struct Rings {
 impl Xsk {
     /// Binds.
     pub fn bind(config: XskConfig, area: Area) -> Result<Xsk, XskError> {
+        let rings = open_retrying(&config, &area.umem)?;
+        Ok(Xsk::open(config, area, rings))
+    }
+
+    /// Binds the first socket that does not copy, and gives `memory` an area of `chunks` frames for it and those that follow.
+    /// When the driver refuses, nothing has changed.
+    pub fn bind_first(config: XskConfig, chunks: u32, memory: &mut Memory) -> Result<(Xsk, Area), XskError> {
+        debug_assert_eq!(config.area, AreaKind::ZeroCopy);
+        let (area, base) = Area::map(chunks, memory.chunk_size(), &config)?;
+        let rings = open_retrying(&config, &area.umem)?;
+        // SAFETY: see `map`; the chunk size is this memory's.
+        unsafe { memory.add(base, chunks, Box::new(area.umem.clone())) };
+        let shared = area.share();
+        Ok((Xsk::open(config, area, rings), shared))
+    }
+
+    fn open(config: XskConfig, area: Area, rings: Rings) -> Xsk {
         let scratch = vec![FrameDesc::default(); BATCH];
-        let rings = Some(open_retrying(&config, &area.umem)?);
-        Ok(Xsk { config, area, rings, outstanding: 0, completed: 0, receiving: 0, syscalls: 0, scratch })
+        let (area, rings) = (Some(area), Some(rings));
+        Xsk { config, area, rings, outstanding: 0, completed: 0, receiving: 0, syscalls: 0, scratch }
     }
 
     /// The socket, for the socket map and for poll.
@@ -154,25 +184,47 @@ impl Xsk {
         self.rings = None;
         self.outstanding = 0;
         self.receiving = 0;
+        if self.config.area == AreaKind::ZeroCopy {
+            self.area = None;
+        }
     }
 
-    /// Binds again after [`Xsk::close`]. The socket map must be told the new descriptor.
-    pub fn reopen(&mut self) -> Result<(), XskError> {
-        self.rings = Some(open_retrying(&self.config, &self.area.umem)?);
+    /// Binds again after [`Xsk::close`] of all sockets, and after what was with the kernel was reclaimed. The socket map must
+    /// be told the new descriptor. `fresh`: the area the sockets that do not copy share from now on; the first of them makes it.
+    pub fn reopen(&mut self, memory: &mut Memory, fresh: &mut Option<Area>) -> Result<(), XskError> {
+        let area = match (self.area.as_ref(), fresh.as_ref()) {
+            (Some(area), _) | (None, Some(area)) => area.share(),
+            (None, None) => {
+                let chunks = memory.chunks(AreaKind::ZeroCopy) as u32;
+                let (area, base) = Area::map(chunks, memory.chunk_size(), &self.config)?;
+                // SAFETY: see `map`; the size is the old one's. The old one goes here, and its descriptor with it.
+                unsafe { memory.replace(base, Box::new(area.umem.clone())) };
+                fresh.insert(area).share()
+            }
+        };
+        self.rings = Some(open_retrying(&self.config, &area.umem)?);
+        self.area = Some(area);
         Ok(())
+    }
+
+    /// Which of the worker's areas the socket uses.
+    #[inline]
+    pub fn area(&self) -> AreaKind {
+        self.config.area
     }
 
     /// Gives the kernel frames to fill, as many as the ring has room for.
     #[inline]
     pub fn refill(&mut self, memory: &mut Memory) {
-        let Some(rings) = &mut self.rings else { return };
+        let (Some(rings), Some(area)) = (&mut self.rings, &self.area) else { return };
+        let kind = self.config.area;
         let target = (self.config.ring_len as usize).min(self.config.receiving_max);
         while self.receiving < target {
             let want = (target - self.receiving).min(BATCH);
             let mut have = 0;
             while have < want {
-                let Some(frame) = memory.take_for_receive() else { break };
-                self.scratch[have] = self.area.descs[frame.0 as usize];
+                let Some(frame) = memory.take_for_receive(kind) else { break };
+                self.scratch[have] = area.descs[memory.index_of(frame) as usize];
                 have += 1;
             }
             // SAFETY: the descriptors are of this area, and their chunks are nobody's but the kernel's from here on.
@@ -180,7 +232,7 @@ impl Xsk {
             debug_assert!(done == have || done == 0);
             self.receiving += done;
             for desc in &self.scratch[done..have] {
-                if let Some(frame) = memory.received(desc.addr() as u64, 0) {
+                if let Some(frame) = memory.received(kind, desc.addr() as u64, 0) {
                     memory.release(frame);
                 }
             }
@@ -194,6 +246,7 @@ impl Xsk {
     #[inline]
     pub fn receive(&mut self, memory: &mut Memory, out: &mut Vec<(FrameId, u32)>) {
         let Some(rings) = &mut self.rings else { return };
+        let kind = self.config.area;
         // SAFETY: consumed descriptors are of this area; their chunks are ours again.
         let count = unsafe { rings.rx.consume(&mut self.scratch[..BATCH]) };
         if count == 0 {
@@ -210,10 +263,10 @@ impl Xsk {
             while index < BATCH.min(count) {
                 let desc = self.scratch[index];
                 index += 1;
-                let Some(part) = memory.received(desc.addr() as u64, desc.lengths().data() as u32) else {
+                let Some(part) = memory.received(kind, desc.addr() as u64, desc.lengths().data() as u32)
+                else {
                     continue;
                 };
-                self.area.descs[part.0 as usize] = desc;
                 let len = desc.lengths().data() as u32;
                 let (first, _, total) = match open.take() {
                     None => (part, part, len),
@@ -242,10 +295,9 @@ impl Xsk {
             }
             self.receiving -= more.min(self.receiving);
             let desc = self.scratch[0];
-            let Some(part) = memory.received(desc.addr() as u64, desc.lengths().data() as u32) else {
+            let Some(part) = memory.received(kind, desc.addr() as u64, desc.lengths().data() as u32) else {
                 continue;
             };
-            self.area.descs[part.0 as usize] = desc;
             if let Some((first, last, total)) = open.take() {
                 memory.chain(last, part);
                 let total = total + desc.lengths().data() as u32;
@@ -263,19 +315,21 @@ impl Xsk {
     /// Queues one frame. False: no room, the frame is still the caller's.
     #[inline]
     pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
-        let Some(rings) = &mut self.rings else { return false };
-        let mut count = 0;
-        for (part, segment) in memory.segments(frame) {
-            if count == BATCH {
+        let (Some(rings), Some(area)) = (&mut self.rings, &self.area) else { return false };
+        debug_assert_eq!(memory.kind_of(frame), self.config.area);
+        let (mut count, mut next) = (0, Some(frame));
+        while let Some(part) = next {
+            let desc = &area.descs[memory.index_of(part) as usize];
+            let Some((_, segment)) = memory.segments(part).next() else { return false };
+            if count == BATCH || (desc.addr() as u32 != segment.addr && !memory.straighten(part)) {
                 return false;
             }
-            let desc = &mut self.area.descs[part.0 as usize];
-            debug_assert_eq!(desc.addr() as u32, segment.addr);
-            // SAFETY: the chunk is in our hands (`transmit` is given frames in hand), and only its length is set.
-            unsafe { self.area.umem.data_mut(desc) }.cursor().set_pos(segment.len as usize);
-            desc.set_options(XDP_PKT_CONTD);
             self.scratch[count] = *desc;
-            count += 1;
+            let desc = &mut self.scratch[count];
+            // SAFETY: the chunk is in our hands (`transmit` is given frames in hand), and only its length is set.
+            unsafe { area.umem.data_mut(desc) }.cursor().set_pos(segment.len as usize);
+            desc.set_options(XDP_PKT_CONTD);
+            (count, next) = (count + 1, memory.chunk_after(part));
         }
         self.scratch[count - 1].set_options(0);
         if count > 1 && (rings.tx.nb_free(count as u32) as usize) < count {
@@ -316,7 +370,7 @@ impl Xsk {
             // SAFETY: completed descriptors are of this area; their chunks are ours again.
             let count = unsafe { rings.completion.consume(&mut self.scratch[..BATCH]) };
             for desc in &self.scratch[..count] {
-                memory.sent(desc.addr() as u64);
+                memory.sent(self.config.area, desc.addr() as u64);
             }
             self.outstanding -= count.min(self.outstanding);
             total += count;
@@ -365,15 +419,15 @@ fn open(config: &XskConfig, umem: &Umem) -> Result<Rings, XskError> {
     let failed = |error: String| XskError::Bind {
         interface: config.interface.clone(),
         queue: config.queue,
-        mode: format!("{:?}", config.bind),
+        mode: config.area,
         error,
     };
     let name = CString::new(config.interface.as_str()).map_err(|e| failed(e.to_string()))?;
     let size = QueueSize::new(config.ring_len).map_err(|e| failed(e.to_string()))?;
     let mut flags = BindFlags::XDP_USE_NEED_WAKEUP
-        | match config.bind {
-            Bind::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-            Bind::Copy => BindFlags::XDP_COPY,
+        | match config.area {
+            AreaKind::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+            AreaKind::Copy => BindFlags::XDP_COPY,
         };
     if config.multi_buffer {
         flags |= BindFlags::XDP_USE_SG;
@@ -446,7 +500,8 @@ pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
 fn with_source(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => match source.downcast_ref::<io::Error>() {
-            Some(os) => format!("{error}: {os}"),
+            // What the kernel said says it all.
+            Some(os) => os.to_string(),
             None => format!("{error}: {source}"),
         },
         None => error.to_string(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The books of a rig at one moment between two rounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Each worker's chunks.
+    /// The chunks of each area of each worker.
     pub censuses: Vec<FrameCensus>,
     /// Put in by the outside, and not looked at yet.
     pub injected: u64,
@@ -36,7 +36,7 @@ impl Account {
         engines: &[Engine],
         injected: u64,
         collected: u64,
-        links: &[Arc<MemoryLink>],
+        links: &[&Arc<MemoryLink>],
     ) -> Account {
         let sum = |count: &dyn Fn(&Engine) -> u64| engines.iter().map(count).sum::<u64>();
         let ports = |engine: &Engine, count: &dyn Fn(&crate::worker::counters::PortCounters) -> u64| {
@@ -44,7 +44,7 @@ impl Account {
         };
         let drops = |reason: DropReason| sum(&|e| ports(e, &|p| p.drops[reason as usize].get()));
         Account {
-            censuses: engines.iter().map(Engine::census).collect(),
+            censuses: engines.iter().flat_map(Engine::census).collect(),
             injected,
             waiting_in: links.iter().map(|link| link.to_switch.len() as u64).sum(),
             received: sum(&|e| ports(e, &|p| p.rx_frames.get())),

@@ -23,6 +23,7 @@ use crate::worker::handover::Handover;
 use crate::worker::mailbox::Mailbox;
 use ipnet::IpNet;
 use penstock_api::artefact::PodKey;
+use penstock_api::message::AreaKind;
 use penstock_api::{Artefact, DropReason, EndpointId, PortId, WorkerId};
 use penstock_lookup::Policy;
 use std::net::IpAddr;
@@ -36,6 +37,10 @@ pub struct Sizes {
     /// Of each worker's memory.
     pub chunks: u32,
     pub chunk_size: u32,
+    /// Of each worker's second area, for direct ports that do not copy. 0: there is none.
+    pub zero_copy_chunks: u32,
+    /// How many direct ports there can be: worker by worker, in the second area if there is one.
+    pub direct: usize,
     /// Of the rings between the outside and each worker.
     pub ring_slots: usize,
     pub handover_slots: usize,
@@ -55,6 +60,8 @@ impl Default for Sizes {
             ports_max: 64,
             chunks: 512,
             chunk_size: 2048,
+            zero_copy_chunks: 0,
+            direct: 0,
             ring_slots: 512,
             handover_slots: 256,
             frame_len_max: 9216,
@@ -79,7 +86,10 @@ pub struct Delivered {
 #[derive(Debug)]
 pub struct Rig {
     engines: Vec<Engine>,
+    /// By worker.
     links: Vec<Arc<MemoryLink>>,
+    /// By direct device.
+    direct: Vec<Arc<MemoryLink>>,
     mailboxes: Vec<Arc<Mailbox>>,
     ports: Vec<PortRecord>,
     host_addresses: Vec<IpAddr>,
@@ -112,8 +122,19 @@ impl Rig {
         let links: Vec<_> = (0..sizes.workers)
             .map(|_| Arc::new(MemoryLink::new(sizes.ring_slots, sizes.frame_len_max)))
             .collect();
+        let direct: Vec<Arc<MemoryLink>> = (0..sizes.direct)
+            .map(|_| Arc::new(MemoryLink::new(sizes.ring_slots, sizes.frame_len_max)))
+            .collect();
+        let area = if sizes.zero_copy_chunks > 0 { AreaKind::ZeroCopy } else { AreaKind::Copy };
         let engines = (0..sizes.workers)
             .map(|worker| {
+                let mut memory = Memory::private(sizes.chunks, sizes.chunk_size).expect("memory for frames");
+                if area == AreaKind::ZeroCopy {
+                    memory.add_private(sizes.zero_copy_chunks).expect("memory for frames");
+                }
+                let trunk = Device::Memory { link: Arc::clone(&links[worker]), area: AreaKind::Copy };
+                let own = direct.iter().skip(worker).step_by(sizes.workers);
+                let own = own.map(|link| Device::Memory { link: Arc::clone(link), area });
                 let settings = Settings {
                     flows_per_port_max: sizes.flows_per_port_max,
                     hasher: hasher.clone(),
@@ -121,9 +142,11 @@ impl Rig {
                 };
                 Engine::new(Parts {
                     worker: WorkerId(worker as u8),
-                    memory: Memory::private(sizes.chunks, sizes.chunk_size).expect("memory for frames"),
-                    devices: vec![Device::Memory(Arc::clone(&links[worker]))],
-                    direct: Vec::new(),
+                    memory,
+                    devices: std::iter::once(trunk).chain(own).collect(),
+                    direct: (0..sizes.direct)
+                        .map(|port| (port % sizes.workers, 1 + port / sizes.workers))
+                        .collect(),
                     conntrack: Conntrack::create(settings).expect("memory for flows"),
                     cache: FlowCache::new(sizes.cache_entries),
                     fragments: FragmentTable::new(sizes.fragments, hasher.clone()),
@@ -138,6 +161,7 @@ impl Rig {
         Rig {
             engines,
             links,
+            direct,
             mailboxes,
             ports: Vec::new(),
             host_addresses: Vec::new(),
@@ -192,6 +216,25 @@ impl Rig {
         id
     }
 
+    /// Attaches a pod behind a device of its own, the first that is free. `None`: none is.
+    pub fn attach_direct(
+        &mut self,
+        pod: PodKey,
+        mac: [u8; 6],
+        addresses: &[IpAddr],
+        mtu: u16,
+    ) -> Option<PortId> {
+        let is_taken = |device: u16| {
+            self.ports.iter().any(|port| port.kind == PortKind::Direct && port.device == device)
+        };
+        let device = (0..self.direct.len() as u16).find(|device| !is_taken(*device))?;
+        let id = self.attach(pod, mac, addresses, mtu);
+        let record = self.ports.last_mut()?;
+        (record.kind, record.device) = (PortKind::Direct, device);
+        self.publish();
+        Some(id)
+    }
+
     /// Detaches a port. Flows of its endpoint stay in the tables, as they do until workers have swept them:
     /// [`Rig::forget`] does that.
     pub fn detach(&mut self, port: PortId) -> Option<EndpointId> {
@@ -243,6 +286,12 @@ impl Rig {
 
     // ---- what ports do -----------------------------------------------------------------------------------------------
 
+    /// The device of a direct port.
+    fn direct_of(&self, port: PortId) -> Option<&MemoryLink> {
+        let record = self.ports.iter().find(|p| p.id == port && p.kind == PortKind::Direct)?;
+        Some(&self.direct[usize::from(record.device)])
+    }
+
     /// The worker the kernel's programs would give this frame to.
     #[must_use]
     pub fn steer(&self, frame: &[u8]) -> usize {
@@ -261,7 +310,7 @@ impl Rig {
         self.send_to(self.steer(frame), port, frame);
     }
 
-    /// Puts a frame in at a worker of one's choice.
+    /// Puts a frame in at a worker of one's choice; a direct port has no choice.
     ///
     /// # Panics
     /// When the worker's ring is full; see [`Rig::try_send_to`].
@@ -271,7 +320,10 @@ impl Rig {
 
     /// Puts a frame in at a worker. False: no room, as if the kernel had dropped it.
     pub fn try_send_to(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool {
-        let sent = self.links[worker].inject(port, frame);
+        let sent = match self.direct_of(port) {
+            Some(link) => link.inject(port, frame),
+            None => self.links[worker].inject(port, frame),
+        };
         self.injected += u64::from(sent);
         sent
     }
@@ -307,7 +359,7 @@ impl Rig {
 
     /// What workers have sent so far.
     pub fn collect(&mut self, delivered: &mut Vec<Delivered>) {
-        for link in &self.links {
+        for link in self.links.iter().chain(&self.direct) {
             while let Some((port, frame)) = link.collect() {
                 delivered.push(Delivered { port, frame });
                 self.collected += 1;
@@ -372,6 +424,12 @@ impl Rig {
         self.engines.iter().map(|engine| engine.counters().cache_hits.get()).sum()
     }
 
+    /// Frames copied from one area to the other.
+    #[must_use]
+    pub fn area_copies(&self) -> u64 {
+        self.engines.iter().map(|engine| engine.counters().area_copies.get()).sum()
+    }
+
     #[must_use]
     pub fn handed_over(&self) -> u64 {
         self.engines.iter().map(|engine| engine.counters().handed_over.get()).sum()
@@ -396,7 +454,8 @@ impl Rig {
     /// The books of all workers together.
     #[must_use]
     pub fn account(&self) -> Account {
-        Account::of(&self.engines, self.injected, self.collected, &self.links)
+        let links: Vec<_> = self.links.iter().chain(&self.direct).collect();
+        Account::of(&self.engines, self.injected, self.collected, &links)
     }
 
     /// Every frame is in exactly one place and every count is right.

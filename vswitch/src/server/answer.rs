@@ -7,7 +7,8 @@ use crate::config::list;
 use crate::snapshot::PortKind;
 use crate::worker::mailbox::Command;
 use penstock_api::message::{
-    DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, Response, Status, WorkerStatus,
+    DeviceStatus, DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, Response, Status,
+    WorkerStatus,
 };
 use penstock_api::{Generation, PortId, WorkerId, instance::inside};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -77,6 +78,8 @@ pub(crate) fn status(shared: &Shared) -> Status {
                 busy: busy[worker.index()].unwrap_or(0.0),
                 rebinds: counters.rebinds.get(),
                 umem_bytes: counters.umem_bytes.get(),
+                umem_zero_copy_bytes: counters.umem_zero_copy_bytes.get(),
+                area_copies: counters.area_copies.get(),
                 devices: kernel.devices(worker),
             }
         })
@@ -106,7 +109,11 @@ pub(crate) fn status(shared: &Shared) -> Status {
 
 pub(crate) fn ports(shared: &Shared) -> Vec<PortStatus> {
     let view = shared.view();
-    let kernel_drops = lock(&shared.kernel).drops();
+    let (kernel_drops, devices): (_, Vec<DeviceStatus>) = {
+        let mut kernel = lock(&shared.kernel);
+        let devices = shared.workers.ids().flat_map(|worker| kernel.devices(worker)).collect();
+        (kernel.drops(), devices)
+    };
     let tally = lock(&shared.tally);
     let ports = view.snapshot.ports.iter().flatten();
     ports
@@ -135,6 +142,12 @@ pub(crate) fn ports(shared: &Shared) -> Vec<PortStatus> {
                     _ => port.addresses.clone(),
                 },
                 mtu: port.mtu,
+                device: registered.and_then(|registered| {
+                    let queue = registered.direct_queue?;
+                    let is_its =
+                        |d: &&DeviceStatus| d.interface == registered.port.interface && d.queue == queue;
+                    devices.iter().find(is_its).cloned()
+                }),
                 ready: port.ready,
                 rx_frames: sums.rx_frames,
                 rx_bytes: sums.rx_bytes,
@@ -182,7 +195,8 @@ pub(crate) fn flows(shared: &Shared, limit: usize) -> Result<(Vec<FlowStatus>, u
 }
 
 pub(crate) fn frames(shared: &Shared) -> Result<Vec<FrameCensus>, Failure> {
-    ask(shared, |reply| Command::Census { reply })
+    let workers = ask(shared, |reply| Command::Census { reply })?;
+    Ok(workers.into_iter().flatten().collect())
 }
 
 /// Asks every worker, and waits for all answers. A worker's answer stands at its place.

@@ -171,7 +171,7 @@ fn obey(command: Command, worker: u8, mailbox: &Mailbox, counters: &Counters, se
             let _ = reply.send((vec![flow], 1));
         }
         Command::Census { reply } => {
-            let _ = reply.send(FrameCensus { worker: WorkerId(worker), ..FrameCensus::default() });
+            let _ = reply.send(vec![FrameCensus { worker: WorkerId(worker), ..FrameCensus::default() }]);
         }
         Command::Rebind => counters.rebinds.add(1),
         Command::Stop => seen.stopped = true,

@@ -10,11 +10,12 @@ use crate::forward::{check_source, is_gateway};
 use crate::io::memory::{FrameId, Place};
 use crate::io::ring::Transport;
 use crate::packet::{FlowKey, Fragment, Parsed, Payload, parse};
+use penstock_api::message::AreaKind;
 use penstock_api::{DropReason, PortId};
 
 impl Engine {
     /// `transport`: of a piece of a datagram, when it is known already.
-    pub(super) fn admit(&mut self, frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
+    pub(super) fn admit(&mut self, mut frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
         let Some(from) = self.parts.snapshot.port(port) else {
             return self.drop_early(frame, port, DropReason::PortGone);
         };
@@ -37,6 +38,12 @@ impl Engine {
             Payload::Flow(_) => Step::Lookup,
         };
         if parsed.fragment != Fragment::Whole {
+            // It may be held for long: what a NIC receives into is not there for that.
+            let Some(moved) = self.parts.memory.move_to(frame, AreaKind::Copy) else {
+                return self.drop_early(frame, port, DropReason::NoFrame);
+            };
+            self.parts.counters.area_copies.add(u64::from(moved != frame));
+            frame = moved;
             match transport {
                 Some(transport) => transport.enter(&mut parsed.key),
                 None => match self.track_piece(frame, port, &mut parsed) {

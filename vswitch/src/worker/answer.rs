@@ -87,7 +87,7 @@ impl Engine {
         let tagged = self.parts.devices.first().is_some_and(Device::is_tagged);
         let tag = (tagged && to.kind != PortKind::Direct).then(|| tag::to_port(port));
         let memory = &mut self.parts.memory;
-        let Some(answer) = memory.allocate() else { return false };
+        let Some(answer) = memory.allocate(memory.kind_of(question)) else { return false };
         let (head, out) = memory.head_and_space(question, answer);
         let Some(len) = build(head, out) else {
             memory.release(answer);

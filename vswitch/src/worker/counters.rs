@@ -74,6 +74,10 @@ pub struct Counters {
     pub rebinds: Cell,
     pub syscalls: Cell,
     pub umem_bytes: Cell,
+    /// Of it, in the area of sockets that do not copy.
+    pub umem_zero_copy_bytes: Cell,
+    /// Frames that left by a port of another area than they came by.
+    pub area_copies: Cell,
 }
 
 impl Counters {
@@ -94,6 +98,8 @@ impl Counters {
             rebinds: Cell::default(),
             syscalls: Cell::default(),
             umem_bytes: Cell::default(),
+            umem_zero_copy_bytes: Cell::default(),
+            area_copies: Cell::default(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::io::ring::Transport;
 use crate::io::xsk::BATCH;
 use crate::packet::{FlowKey, Parsed};
 use crate::snapshot::Snapshot;
-use penstock_api::message::FrameCensus;
+use penstock_api::message::{AreaKind, FrameCensus};
 use penstock_api::{DropReason, EndpointId, PortId, WorkerId};
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ const EXPIRE_BUDGET: usize = 32;
 
 impl Engine {
     pub fn new(parts: Parts) -> Engine {
-        let held_max = parts.memory.chunks();
+        let held_max = parts.memory.chunks_total();
         Engine {
             capture: None,
             received: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),
@@ -193,7 +193,8 @@ impl Engine {
         while frames < BATCH && !inbox.is_empty() {
             let memory = &mut self.parts.memory;
             let taken = inbox.pop(|slot| {
-                (memory.copy_in(slot.frame()), slot.len as u32, slot.port, slot.kind, slot.transport)
+                let frame = memory.copy_in(AreaKind::Copy, slot.frame());
+                (frame, slot.len as u32, slot.port, slot.kind, slot.transport)
             });
             let Some((frame, len, port, kind, transport)) = taken else { break };
             frames += 1;
@@ -284,9 +285,9 @@ impl Engine {
         self.parts.handover.inbox(self.parts.worker.index()).len() as u64
     }
 
-    /// Where every frame is: exact between two rounds.
+    /// Where every frame is, area by area: exact between two rounds.
     #[must_use]
-    pub fn census(&self) -> FrameCensus {
+    pub fn census(&self) -> Vec<FrameCensus> {
         super::report::census(self)
     }
 
@@ -300,12 +301,13 @@ impl Engine {
         devices.iter_mut().filter_map(Device::xsk_mut).for_each(|xsk| xsk.close());
         memory.reclaim_from_kernel();
         counters.rebinds.add(1);
+        let mut fresh = None;
         devices
             .iter_mut()
             .map(|device| match device.xsk_mut() {
                 None => Ok(None),
                 Some(xsk) => {
-                    let result = xsk.reopen().map_err(|error| error.to_string());
+                    let result = xsk.reopen(memory, &mut fresh).map_err(|error| error.to_string());
                     xsk.refill(memory);
                     result.map(|()| xsk.fd())
                 }

@@ -27,7 +27,7 @@ pub enum Command {
     },
     /// Count every frame.
     Census {
-        reply: SyncSender<FrameCensus>,
+        reply: SyncSender<Vec<FrameCensus>>,
     },
     /// Forget and bind the sockets anew.
     Rebind,

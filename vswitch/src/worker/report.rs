@@ -3,7 +3,9 @@
 use super::engine::Engine;
 use crate::flow::Side;
 use crate::io::device::Device;
-use penstock_api::message::{FlowStatus, FrameCensus};
+use crate::io::memory::{FrameId, Memory};
+use crate::io::xsk::Xsk;
+use penstock_api::message::{AreaKind, FlowStatus, FrameCensus};
 
 /// Up to `limit` flows, most recently seen first, and how many there are.
 pub(super) fn flows(engine: &Engine, limit: usize) -> (Vec<FlowStatus>, usize) {
@@ -41,29 +43,36 @@ pub(super) fn flows(engine: &Engine, limit: usize) -> (Vec<FlowStatus>, usize) {
     (flows, conntrack.len())
 }
 
-/// Counts every chunk by the book, and holds the book against the free list, the rings and the fragment table.
-pub(super) fn census(engine: &Engine) -> FrameCensus {
+/// Counts every chunk of every area by the book, and holds the book against the free lists, the rings and the fragment table.
+pub(super) fn census(engine: &Engine) -> Vec<FrameCensus> {
     let memory = engine.memory();
-    let ([free, hand, receiving, transmitting, held], mut wrong) = memory.count();
-    let rings = |count: fn(&crate::io::xsk::Xsk) -> usize| -> usize {
-        engine.devices().iter().filter_map(Device::xsk).map(count).sum()
+    memory.kinds().map(|kind| area_census(engine, memory, kind)).collect()
+}
+
+fn area_census(engine: &Engine, memory: &Memory, kind: AreaKind) -> FrameCensus {
+    let ([free, hand, receiving, transmitting, held], mut wrong) = memory.count(kind);
+    let rings = |count: fn(&Xsk) -> usize| -> usize {
+        engine.devices().iter().filter_map(Device::xsk).filter(|xsk| xsk.area() == kind).map(count).sum()
     };
     let held_chunks: usize = engine
         .fragments()
         .held()
-        .map(|token| memory.segments(crate::io::memory::FrameId(token)).count())
+        .map(FrameId)
+        .filter(|frame| memory.kind_of(*frame) == kind)
+        .map(|frame| memory.segments(frame).count())
         .sum();
     // Between two rounds nothing is in hand, and the rings' own counts agree with the book.
     let agrees = hand == 0
-        && receiving == rings(|xsk| xsk.receiving())
-        && transmitting == rings(|xsk| xsk.outstanding())
+        && receiving == rings(Xsk::receiving)
+        && transmitting == rings(Xsk::outstanding)
         && held == held_chunks;
     if !agrees {
         wrong.push(u64::MAX);
     }
     FrameCensus {
         worker: engine.worker(),
-        total: memory.chunks(),
+        area: kind,
+        total: memory.chunks(kind),
         free,
         receiving,
         transmitting,

@@ -3,7 +3,7 @@
 use super::engine::{Engine, Packet, Step};
 use super::handover::Purpose;
 use crate::io::device::Device;
-use crate::io::memory::{FrameId, Place};
+use crate::io::memory::{FrameId, Memory, Place};
 use crate::io::ring::Transport;
 use crate::io::tag;
 use crate::packet::{decrement_ttl, set_macs, split_ipv4};
@@ -70,6 +70,16 @@ impl Engine {
         };
         let parts = &mut self.parts;
         let device = &mut parts.devices[device];
+        let frame = match parts.memory.kind_of(frame) == device.area() {
+            true => frame,
+            false => match move_to(&mut parts.memory, frame, device) {
+                Some(moved) => {
+                    parts.counters.area_copies.add(1);
+                    moved
+                }
+                None => return self.drop_early(frame, out, DropReason::NoFrame),
+            },
+        };
         if !device.transmit(&mut parts.memory, frame, out) {
             // Perhaps what was queued before has gone meanwhile.
             device.flush(&mut parts.memory);
@@ -107,7 +117,7 @@ impl Engine {
     pub(super) fn copy_piece(&mut self, old: FrameId, piece: &crate::packet::Piece) -> Option<FrameId> {
         let memory = &mut self.parts.memory;
         let capacity = memory.chunk_capacity();
-        let frame = memory.allocate_chain(piece.frame_len())?;
+        let frame = memory.allocate_chain(memory.kind_of(old), piece.frame_len())?;
         let header = piece.header.len();
         memory.head_mut(frame)[..header].copy_from_slice(&piece.header);
         let (mut chunk, mut at, mut done) = (Some(frame), header, 0);
@@ -142,4 +152,13 @@ impl Engine {
         self.answer_too_big(packet.frame, packet.port, &packet.parsed, mtu);
         self.drop_early(packet.frame, packet.port, DropReason::TooBig);
     }
+}
+
+/// Copies a frame into the area of the device it leaves by. `None`: there is no room in it, the frame is where it was.
+fn move_to(memory: &mut Memory, frame: FrameId, device: &mut Device) -> Option<FrameId> {
+    memory.move_to(frame, device.area()).or_else(|| {
+        // Perhaps what was sent before has gone meanwhile.
+        device.flush(memory);
+        memory.move_to(frame, device.area())
+    })
 }

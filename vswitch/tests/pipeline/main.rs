@@ -3,6 +3,7 @@
 //! Every test ends with the rig's own check: each frame is in exactly one place, and everything received or originated was
 //! transmitted, held or dropped for a counted reason.
 
+mod areas;
 mod frames;
 mod live;
 mod malformed;

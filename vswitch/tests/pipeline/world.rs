@@ -101,7 +101,7 @@ impl World {
         world
     }
 
-    /// Ports, and no policy yet.
+    /// Ports, and no policy yet. Direct devices are the last pods'.
     pub(crate) fn attached(sizes: &Sizes) -> World {
         let mut rig = Rig::with(sizes);
         let host = host_end();
@@ -109,7 +109,10 @@ impl World {
         rig.host(host.mac, &host.addresses(), &ranges, 1500);
         let mut attach = |n| {
             let end = pod(n);
-            let port = rig.attach(end.key.clone(), end.mac, &end.addresses(), 1500);
+            let port = match usize::from(n) + sizes.direct > 3 {
+                true => rig.attach_direct(end.key.clone(), end.mac, &end.addresses(), 1500).unwrap(),
+                false => rig.attach(end.key.clone(), end.mac, &end.addresses(), 1500),
+            };
             assert_eq!(port, end.port);
             end
         };

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::context::{Context, Output};
 use crate::failure::Failure;
-use crate::output::{bytes, joined, or_dash, print_json, print_table, table};
+use crate::output::{bytes, joined, or_dash, print, print_json, print_table, table};
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure> {
@@ -15,6 +15,7 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
         "PORT",
         "KIND",
         "INTERFACE",
+        "MODE",
         "POD",
         "ADDRESSES",
         "MAC",
@@ -31,6 +32,7 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
             port.port.to_string(),
             port.kind.clone(),
             port.interface.clone(),
+            or_dash(port.device.as_ref().map(|device| &device.mode)),
             or_dash(port.pod.as_ref()),
             joined(&port.addresses),
             port.mac.to_string(),
@@ -43,7 +45,12 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
             port.drops.to_string(),
         ]);
     }
-    print_table(out, &table)
+    print_table(out, &table)?;
+    for device in ports.iter().filter_map(|port| port.device.as_ref()).filter(|device| !device.why.is_empty())
+    {
+        print(out, format_args!("{} queue {}: {}", device.interface, device.queue, device.why))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -65,6 +72,7 @@ pub(crate) mod tests {
             mac: Mac([2, 0, 0, 0, 0, number as u8]),
             addresses: vec![format!("10.1.0.{number}").parse().unwrap()],
             mtu: 1500,
+            device: None,
             ready: pod.is_none_or(|(_, name)| name != "waiting"),
             rx_frames: 5,
             rx_bytes: 2048,

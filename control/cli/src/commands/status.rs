@@ -148,7 +148,10 @@ fn workers(status: &Status) -> comfy_table::Table {
             w.handed_over.to_string(),
             format!("{:.0} %", w.busy * 100.0),
             w.rebinds.to_string(),
-            bytes(w.umem_bytes),
+            match w.umem_zero_copy_bytes {
+                0 => bytes(w.umem_bytes),
+                zero_copy => format!("{} ({} zero-copy)", bytes(w.umem_bytes), bytes(zero_copy)),
+            },
         ]);
     }
     table
@@ -190,7 +193,9 @@ pub(crate) mod tests {
                 handed_over: 0,
                 busy: 0.25,
                 rebinds: 0,
-                umem_bytes: 16 << 20,
+                umem_bytes: 24 << 20,
+                umem_zero_copy_bytes: 8 << 20,
+                area_copies: 1,
                 devices: vec![DeviceStatus {
                     interface: "xsk0".into(),
                     queue: 0,
@@ -221,7 +226,7 @@ pub(crate) mod tests {
             "1 isolated",
             "90.0 %",
             "native copy",
-            "16.0 MiB",
+            "24.0 MiB (8.0 MiB zero-copy)",
             "refused: a.yaml:3:1: Pod a/b: duplicate key",
             "note: CPU 1 is shared",
         ] {

@@ -129,7 +129,7 @@ fn a_driver_that_refuses_the_mode_asked_for_is_named_and_nothing_stays() {
     let netlink = Netlink::open_in(node.lab.host().netns()).unwrap();
     netlink.create_veth(&VethSpec::new("dir0", "dir1")).unwrap();
     let said = node.config_refused(&direct("dir0", "zero-copy"));
-    names(&said, &["dir0", "zero-copy"]);
+    names(&said, &["dir0", "zero-copy", "veth refuses", "Operation not supported", "mode = \"auto\""]);
     assert!(netlink.link("dir0").unwrap().is_some(), "what is not ours was taken away");
 }
 

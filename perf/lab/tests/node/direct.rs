@@ -3,31 +3,61 @@
 use crate::common::{LONG, TCP, UDP, both, kill_switch, workers};
 use nix::sys::signal::Signal;
 use penstock_api::DropReason;
-use penstock_api::message::gateway;
+use penstock_api::message::{AreaKind, DeviceStatus, Mac, gateway};
 use penstock_lab::Outcome::{Reached, TimedOut};
-use penstock_lab::{Lab, LabOptions, Place};
+use penstock_lab::{Lab, LabOptions, Place, Pod};
 use penstock_net::route::{Route, VethSpec};
 use penstock_net::{Netlink, Netns, offload};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-const V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 200);
-const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc8);
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+/// Something behind an interface of the node: no plugin made it, it knows its addresses and its gateway.
+struct Spec {
+    name: &'static str,
+    interface: &'static str,
+    mac: [u8; 6],
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+}
 
-/// An appliance behind `dir0` of the node: no plugin made it, it knows its address and its gateway.
-fn appliance(lab: &Lab) -> Place {
-    let netns = Netns::create(&format!("{}-p-direct", lab.instance())).unwrap();
+const FIRST: Spec = Spec {
+    name: "appliance",
+    interface: "dir0",
+    mac: [2, 0, 0, 0, 0, 0xaa],
+    v4: Ipv4Addr::new(10, 244, 0, 200),
+    v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc8),
+};
+const SECOND: Spec = Spec {
+    name: "recorder",
+    interface: "dir1",
+    mac: [2, 0, 0, 0, 0, 0xbb],
+    v4: Ipv4Addr::new(10, 244, 0, 201),
+    v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc9),
+};
+
+impl Spec {
+    fn toml(&self, mode: &str) -> String {
+        let Spec { name, interface, mac, v4, v6 } = self;
+        format!(
+            "[[direct]]\ninterface = \"{interface}\"\nmode = \"{mode}\"\naddresses = [\"{v4}\", \"{v6}\"]\n\
+             mac = \"{}\"\npod = \"shop/{name}\"\n",
+            Mac(*mac)
+        )
+    }
+}
+
+fn place(lab: &Lab, spec: &Spec) -> Place {
+    let netns = Netns::create(&format!("{}-p-{}", lab.instance(), spec.interface)).unwrap();
     let host = Netlink::open_in(lab.host().netns()).unwrap();
-    let spec = VethSpec {
-        peer_mac: Some(MAC),
+    let veth = VethSpec {
+        peer_mac: Some(spec.mac),
         peer_netns: Some(netns.as_fd()),
         queues: Some((1, 1)),
         peer_queues: Some((1, 1)),
-        ..VethSpec::new("dir0", "eth0")
+        ..VethSpec::new(spec.interface, "eth0")
     };
-    let dir0 = host.create_veth(&spec).unwrap();
-    host.set_up(dir0.index, true).unwrap();
+    let near = host.create_veth(&veth).unwrap();
+    host.set_up(near.index, true).unwrap();
     let inside = Netlink::open_in(&netns).unwrap();
     inside.set_up(inside.existing("lo").unwrap().index, true).unwrap();
     let eth0 = inside.existing("eth0").unwrap().index;
@@ -35,8 +65,8 @@ fn appliance(lab: &Lab) -> Place {
     // A wire has no one to finish checksums or cut segments for it.
     netns.run(|| offload::set("eth0", "tx", false)).unwrap().unwrap();
     inside.set_up(eth0, true).unwrap();
-    for (address, gateway) in [(IpAddr::from(V4), IpAddr::from(gateway::V4)), (V6.into(), gateway::V6.into())]
-    {
+    let (v4, v6) = (IpAddr::from(spec.v4), IpAddr::from(spec.v6));
+    for (address, gateway) in [(v4, IpAddr::from(gateway::V4)), (v6, gateway::V6.into())] {
         inside.add_address(eth0, address.into(), true).unwrap();
         inside.add_neighbour(eth0, gateway, gateway::MAC.0, true).unwrap();
         let everything = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
@@ -49,53 +79,70 @@ fn appliance(lab: &Lab) -> Place {
             })
             .unwrap();
     }
-    Place::new("appliance", netns, vec![V4.into(), V6.into()])
+    Place::new(spec.name, netns, vec![v4, v6])
 }
 
-fn talks(mode: &str, shown: &str) {
+/// A switch of two workers with a pod `web` and these direct ports, all under policy that is known.
+fn node(ports: &[(&Spec, &str)]) -> (Lab, Pod, Vec<Place>) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("vswitch.toml");
     std::fs::write(&config, "").unwrap();
     let lab = Lab::with("direct", LabOptions { switch_config: Some(config.clone()), ..workers(2) });
     let web = lab.pod("shop", "web", &[("app", "web")]);
-    lab.declare_pod("shop", "appliance", &[("app", "appliance")]).unwrap();
+    for (spec, _) in ports {
+        lab.declare_pod("shop", spec.name, &[("app", spec.name)]).unwrap();
+    }
     lab.settled().unwrap();
     kill_switch(&lab, Signal::SIGTERM);
-    let appliance = appliance(&lab);
-    let toml = format!(
-        "[[direct]]\ninterface = \"dir0\"\nmode = \"{mode}\"\naddresses = [\"{V4}\", \"{V6}\"]\nmac = \"02:00:00:00:00:aa\"\npod = \"shop/appliance\"\n"
-    );
-    std::fs::write(&config, toml).unwrap();
+    let places: Vec<Place> = ports.iter().map(|(spec, _)| place(&lab, spec)).collect();
+    std::fs::write(&config, ports.iter().map(|(spec, mode)| spec.toml(mode)).collect::<String>()).unwrap();
     lab.start_switch().unwrap();
-    let status = lab.status().unwrap();
-    let device = status.workers.iter().flat_map(|w| &w.devices).find(|d| d.interface == "dir0");
-    let device = device.unwrap_or_else(|| panic!("no device dir0: {status:#?}"));
-    assert!(device.mode.contains(shown), "{device:?}");
-    crate::common::until("policy for it is known", || {
-        lab.status().is_ok_and(|status| status.endpoints_ready == 2)
+    crate::common::until("policy for them is known", || {
+        lab.status().is_ok_and(|status| status.endpoints_ready == 1 + ports.len())
     });
-    for place in [&*web, &appliance] {
+    for place in places.iter().chain([&*web]) {
         place.listen_tcp(TCP);
         place.listen_udp(UDP);
     }
-    for (from, to) in [(&*web, &appliance), (&appliance, &*web)] {
-        for address in both(to) {
-            assert_eq!(from.ping_with(address, 56, LONG), Reached, "{} to {address}", from.name());
-            for n in 0..10 {
-                let outcome = from.connect_within(address, TCP, LONG);
-                assert_eq!(outcome, Reached, "{} to {address}, connection {n}", from.name());
-            }
-            assert_eq!(from.udp_echo(address, UDP, 1400, LONG), Reached, "{} to {address}", from.name());
-            assert_eq!(from.udp_echo(address, UDP, 20_000, LONG), Reached, "{} to {address}", from.name());
+    (lab, web, places)
+}
+
+fn device(lab: &Lab, interface: &str) -> DeviceStatus {
+    let ports = lab.ports().unwrap();
+    let port = ports.iter().find(|port| port.interface == interface);
+    let device = port.unwrap_or_else(|| panic!("no port {interface}: {ports:#?}")).device.clone().unwrap();
+    let status = lab.status().unwrap();
+    assert!(status.workers.iter().any(|worker| worker.devices.contains(&device)), "{status:#?}");
+    device
+}
+
+#[track_caller]
+fn talk(from: &Place, to: &Place) {
+    for address in both(to) {
+        assert_eq!(from.ping_with(address, 56, LONG), Reached, "{} to {address}", from.name());
+        for n in 0..10 {
+            let outcome = from.connect_within(address, TCP, LONG);
+            assert_eq!(outcome, Reached, "{} to {address}, connection {n}", from.name());
         }
+        assert_eq!(from.udp_echo(address, UDP, 1400, LONG), Reached, "{} to {address}", from.name());
+        assert_eq!(from.udp_echo(address, UDP, 20_000, LONG), Reached, "{} to {address}", from.name());
     }
-    assert_eq!(lab.host().ping_with(V4, 56, LONG), Reached, "the node itself");
-    let transfer = web.start_transfer(&appliance, V4, 5001, std::time::Duration::from_secs(1)).unwrap();
+}
+
+fn talks(mode: &str, shown: &str, why: &str) {
+    let (lab, web, places) = node(&[(&FIRST, mode)]);
+    let device = device(&lab, FIRST.interface);
+    assert!(device.mode == shown && device.why.contains(why), "{device:?}");
+    let appliance = &places[0];
+    talk(&web, appliance);
+    talk(appliance, &web);
+    assert_eq!(lab.host().ping_with(FIRST.v4, 56, LONG), Reached, "the node itself");
+    let transfer = web.start_transfer(appliance, FIRST.v4, 5001, std::time::Duration::from_secs(1)).unwrap();
     let done = transfer.finish().unwrap();
     assert!(done.bytes > 1_000_000, "{done:?}");
     // It is under policy like any pod.
     lab.apply("deny", crate::common::DENY_INGRESS);
-    assert_eq!(web.connect(V4, TCP), TimedOut);
+    assert_eq!(web.connect(FIRST.v4, TCP), TimedOut);
     assert_eq!(appliance.connect(web.v6(), TCP), TimedOut);
     assert!(lab.drops(DropReason::PolicyIngress) >= 2);
     lab.assert_frames_conserved();
@@ -103,10 +150,32 @@ fn talks(mode: &str, shown: &str) {
 
 #[test]
 fn a_direct_port_in_native_mode_talks_with_pods_under_policy() {
-    talks("native", "native");
+    talks("native", "native copy", "was asked for");
 }
 
 #[test]
 fn a_direct_port_in_generic_mode_talks_with_pods_under_policy() {
-    talks("generic", "generic");
+    talks("generic", "generic copy", "was asked for");
+}
+
+#[test]
+fn a_direct_port_in_the_best_mode_there_is_says_why_there_is_no_better() {
+    talks("auto", "native copy", "veth refuses zero-copy: Operation not supported");
+}
+
+#[test]
+fn ports_of_both_copying_modes_share_one_area_with_the_trunk() {
+    let (lab, web, places) = node(&[(&FIRST, "native"), (&SECOND, "generic")]);
+    assert_eq!(device(&lab, FIRST.interface).mode, "native copy");
+    assert_eq!(device(&lab, SECOND.interface).mode, "generic copy");
+    for (from, to) in [(&places[0], &places[1]), (&places[1], &places[0]), (&*web, &places[1])] {
+        talk(from, to);
+    }
+    let censuses = lab.frames().unwrap();
+    assert_eq!(censuses.len(), 2, "one area for each of two workers: {censuses:?}");
+    assert!(censuses.iter().all(|census| census.area == AreaKind::Copy), "{censuses:?}");
+    for worker in lab.status().unwrap().workers {
+        assert_eq!((worker.umem_zero_copy_bytes, worker.area_copies), (0, 0), "{worker:?}");
+    }
+    lab.assert_frames_conserved();
 }

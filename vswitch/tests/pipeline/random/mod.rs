@@ -69,6 +69,9 @@ impl Run {
             flows_max: 8192,
             flows_per_port_max: 8192,
             // Small now and then: what it forgets must be found again.
+            // Some pods are behind devices of their own, whose frames are in an area of their own or not.
+            direct: [0, 2, 3][rng.random_range(0..3)],
+            zero_copy_chunks: [0, 64][rng.random_range(0..2)],
             cache_entries: [8, 64, 4096][rng.random_range(0..3)],
             hash_seed: seed,
             ..Sizes::default()
@@ -120,7 +123,11 @@ impl Run {
         self.attachments += 1;
         let mac = [2, 0, 0, self.attachments as u8, (self.attachments >> 8) as u8, n];
         let mtu = *[1500, 1500, 1500, 1280, 300].choose(&mut self.rng).unwrap();
-        let port = self.rig.attach(pod.clone(), mac, &addresses, mtu);
+        let direct = match self.rng.random_ratio(1, 2) {
+            true => self.rig.attach_direct(pod.clone(), mac, &addresses, mtu),
+            false => None,
+        };
+        let port = direct.unwrap_or_else(|| self.rig.attach(pod.clone(), mac, &addresses, mtu));
         let owner = Owner { attachment: self.attachments, pod: Some(pod), mac, addresses, mtu };
         self.model.ports.insert(port, owner);
         self.tally.attached += 1;
