@@ -11,19 +11,15 @@ use super::rule::{
     SERVICE_ACCOUNT, Selector, Side, requirement,
 };
 use crate::objects::{
-    CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort, CiliumPortMatch,
-    CiliumRequirement, CiliumRule, CiliumSelector, EndpointSlice, Entity, IcmpType, IpFamily, Kind,
-    LabelSelector, LabelSource, Node, NotEnforced, Operator, Protocol, Requirement, Service, ServiceSelector,
-    Subject,
+    CLUSTER_LABEL, CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort,
+    CiliumPortMatch, CiliumRequirement, CiliumRule, CiliumSelector, EndpointSlice, Entity, IcmpType,
+    IpFamily, Kind, LabelSelector, LabelSource, NAMESPACE_LABELS_PREFIX, Node, NotEnforced, Operator,
+    POD_NAMESPACE_LABEL, Protocol, Requirement, SERVICE_ACCOUNT_LABEL, Service, ServiceSelector, Subject,
 };
 use ipnet::IpNet;
 use penstock_api::artefact::{PolicyInfo, protocol};
 use std::collections::BTreeMap;
 
-const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
-const POLICY_SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
-const POLICY_CLUSTER: &str = "io.cilium.k8s.policy.cluster";
 const KUBE_APISERVER: &str = "kube-apiserver";
 
 /// What names in policies stand for.
@@ -186,8 +182,14 @@ impl Converter<'_> {
                     return Ok(());
                 }
                 LabelSource::Cidr => {
-                    let cidr = only.key.parse().map_err(|_| Untold(format!("no CIDR: {}", only.key)))?;
-                    set.blocks.push(Block { cidr, except: Vec::new(), reach: Reach::Outsiders });
+                    // A label cannot hold the ':' of an address.
+                    let cidr: IpNet = (only.key.replace('-', ":").parse())
+                        .map_err(|_| Untold(format!("{} is no CIDR", only.key)))?;
+                    set.blocks.push(Block {
+                        cidr: cidr.trunc(),
+                        except: Vec::new(),
+                        reach: Reach::Outsiders,
+                    });
                     return Ok(());
                 }
                 _ => {}
@@ -198,7 +200,8 @@ impl Converter<'_> {
         if !names_reserved {
             let names_namespace = selector.requirements.iter().any(|requirement| {
                 is_kubernetes(requirement)
-                    && (requirement.key == POD_NAMESPACE || requirement.key.starts_with(NAMESPACE_LABELS))
+                    && (requirement.key == POD_NAMESPACE_LABEL
+                        || requirement.key.starts_with(NAMESPACE_LABELS_PREFIX))
             });
             match names_namespace || self.policy.is_clusterwide() {
                 true => peers.in_some_namespace(),
@@ -220,10 +223,10 @@ impl Converter<'_> {
             };
             match &asked.source {
                 LabelSource::Any | LabelSource::K8s => match asked.key.as_str() {
-                    POD_NAMESPACE => parts.namespace.requirements.push(asks_for(NAMESPACE)),
-                    POLICY_CLUSTER => parts.namespace.requirements.push(asks_for(CLUSTER)),
-                    POLICY_SERVICE_ACCOUNT => parts.pod.requirements.push(asks_for(SERVICE_ACCOUNT)),
-                    key => match key.strip_prefix(NAMESPACE_LABELS) {
+                    POD_NAMESPACE_LABEL => parts.namespace.requirements.push(asks_for(NAMESPACE)),
+                    CLUSTER_LABEL => parts.namespace.requirements.push(asks_for(CLUSTER)),
+                    SERVICE_ACCOUNT_LABEL => parts.pod.requirements.push(asks_for(SERVICE_ACCOUNT)),
+                    key => match key.strip_prefix(NAMESPACE_LABELS_PREFIX) {
                         Some(key) => parts.namespace.requirements.push(asks_for(key)),
                         None => parts.pod.requirements.push(asks_for(key)),
                     },
@@ -330,12 +333,9 @@ impl Converter<'_> {
 
     /// Services with a selector mean the pods it selects; those without mean the addresses that their EndpointSlices list.
     fn services(&self, selector: &ServiceSelector, set: &mut PeerSet) {
-        let own = (!self.policy.is_clusterwide()).then_some(self.policy.namespace.as_str());
         let is_meant = |service: &&Service| {
             let (namespace, is_it) = match selector {
-                ServiceSelector::Name { namespace, name } => {
-                    (namespace.as_deref().or(own), service.name == *name)
-                }
+                ServiceSelector::Name { namespace, name } => (namespace.as_deref(), service.name == *name),
                 ServiceSelector::Labels { namespace, selector } => {
                     (namespace.as_deref(), selector.matches(&service.labels))
                 }
