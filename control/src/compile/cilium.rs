@@ -7,8 +7,8 @@
 //! is the peers themselves that cannot be told, everyone: refusing too much shows, refusing too little does not.
 
 use super::rule::{
-    Block, CLUSTER, NAMESPACE, Part, PeerSet, Peers, Policy, Port, PortName, Ports, Reach, Rule,
-    SERVICE_ACCOUNT, Selector, Side, requirement,
+    Block, CLUSTER, KUBE_APISERVER, NAMESPACE, Part, PeerSet, Peers, Policy, Port, PortName, Ports, Reach,
+    Rule, SERVICE_ACCOUNT, Selector, Side, requirement,
 };
 use crate::objects::{
     CLUSTER_LABEL, CidrRule, CiliumCidrGroup, CiliumPeerRule, CiliumPeers, CiliumPolicy, CiliumPort,
@@ -19,8 +19,6 @@ use crate::objects::{
 use ipnet::IpNet;
 use penstock_api::artefact::{PolicyInfo, protocol};
 use std::collections::BTreeMap;
-
-const KUBE_APISERVER: &str = "kube-apiserver";
 
 /// What names in policies stand for.
 #[derive(Debug, Clone, Copy)]
@@ -172,10 +170,6 @@ impl Converter<'_> {
             && is_there(only)
         {
             match only.source {
-                LabelSource::Reserved if only.key == KUBE_APISERVER => {
-                    self.kube_apiserver(set);
-                    return Ok(());
-                }
                 LabelSource::Reserved if only.key == "all" => {
                     set.selectors.push(Selector::any_pod());
                     set.selectors.extend(["host", "remote-node", "world", "init"].map(Selector::place));
@@ -231,11 +225,6 @@ impl Converter<'_> {
                         None => parts.pod.requirements.push(asks_for(key)),
                     },
                 },
-                LabelSource::Reserved if asked.key == KUBE_APISERVER => {
-                    return Err(Untold(
-                        "reserved:kube-apiserver is only understood alone and with a value".to_owned(),
-                    ));
-                }
                 LabelSource::Reserved => parts.place.requirements.push(asks_for(&asked.key)),
                 LabelSource::Cidr => {
                     return Err(Untold(
@@ -262,11 +251,11 @@ impl Converter<'_> {
             Entity::Host => set.selectors.push(Selector::place("host")),
             Entity::RemoteNode => set.selectors.push(Selector::place("remote-node")),
             Entity::Init => set.selectors.push(Selector::place("init")),
-            Entity::KubeApiserver => self.kube_apiserver(set),
+            // Wherever it runs: outside, on a node, in a pod.
+            Entity::KubeApiserver => set.selectors.push(Selector::place(KUBE_APISERVER)),
             Entity::Cluster => {
                 set.selectors.push(Selector::any_pod());
-                set.selectors.extend(["host", "remote-node", "init"].map(Selector::place));
-                self.kube_apiserver(set);
+                set.selectors.extend(["host", "remote-node", "init", KUBE_APISERVER].map(Selector::place));
             }
             // Nobody here is one of these: there are no health endpoints, no ingress of the switch's own, and every pod is
             // managed. (`all` was answered before.)
@@ -274,19 +263,9 @@ impl Converter<'_> {
         }
     }
 
-    /// Wherever it runs: outside, on a node, in a pod.
-    fn kube_apiserver(&self, set: &mut PeerSet) {
-        self.endpoints_of("default", "kubernetes", Reach::Everyone, set);
-    }
-
-    fn endpoints_of(&self, namespace: &str, service: &str, reach: Reach, set: &mut PeerSet) {
-        let in_namespace =
-            self.directory.slices.range((namespace.to_owned(), String::new())..).map(|(_, slice)| slice);
-        let slices = in_namespace
-            .take_while(|slice| slice.namespace == namespace)
-            .filter(|slice| slice.service.as_deref() == Some(service));
-        for address in slices.flat_map(|slice| &slice.endpoints).flat_map(|endpoint| &endpoint.addresses) {
-            set.blocks.push(Block::of_address(*address, reach));
+    fn endpoints_of(&self, service: &Service, set: &mut PeerSet) {
+        for address in super::state::endpoints(self.directory.slices, &service.namespace, &service.name) {
+            set.blocks.push(Block::of_address(address, Reach::Outsiders));
         }
     }
 
@@ -344,7 +323,7 @@ impl Converter<'_> {
         };
         for service in self.directory.services.values().filter(is_meant) {
             if service.selector.is_empty() {
-                self.endpoints_of(&service.namespace, &service.name, Reach::Outsiders, set);
+                self.endpoints_of(service, set);
                 continue;
             }
             let mut backends = Selector::default();

@@ -10,7 +10,9 @@
 
 use super::cidr::{BlockId, Cuts};
 use super::matching::{Matcher, SelectorId};
-use super::rule::{Block, PeerSet, Peers, Policy, Port, PortName, Ports, Rule, Selector, Side};
+use super::rule::{
+    Block, KUBE_APISERVER, PeerSet, Peers, Policy, Port, PortName, Ports, Rule, Selector, Side,
+};
 use super::{Options, PodToHost};
 use crate::objects::Labels;
 use penstock_api::artefact::{PolicyInfo, RuleInfo};
@@ -98,13 +100,14 @@ pub(crate) enum ForcedPeers {
 pub(crate) struct Atom {
     pub(crate) pod: SelectorId,
     pub(crate) namespace: SelectorId,
-    /// Whom it may be true of at all, as bits by [`Who`]; of everyone but pods it then is.
-    places: u8,
+    /// Whom it may be true of at all, as bits by [`Who`]; of everyone but pods it then is. Whoever has not the API server's
+    /// address, and who has.
+    places: [u8; 2],
 }
 
 impl Atom {
-    pub(crate) fn speaks_of(self, who: Who) -> bool {
-        self.places & (1 << who as u8) != 0
+    pub(crate) fn speaks_of(self, who: Who, is_api_server: bool) -> bool {
+        self.places[usize::from(is_api_server)] & (1 << who as u8) != 0
     }
 }
 
@@ -147,6 +150,8 @@ pub(crate) struct Force {
     pub(crate) namespaces: Matcher,
     /// This node.
     pub(crate) own_node: SetId,
+    /// Some rule asks whether a peer is the API server.
+    pub(crate) tells_api_server: bool,
 }
 
 /// The rules the product itself adds.
@@ -172,6 +177,7 @@ struct Questions {
     sets_of_block: Vec<Vec<SetId>>,
     fact_ids: HashMap<(bool, PortName), FactId>,
     facts: Vec<Fact>,
+    tells_api_server: bool,
 }
 
 impl Force {
@@ -220,6 +226,7 @@ impl Force {
             pods: questions.pods,
             namespaces: questions.namespaces,
             own_node,
+            tells_api_server: questions.tells_api_server,
         }
     }
 }
@@ -274,13 +281,15 @@ impl Questions {
         }
         let nothing = Labels::new();
         let is_true_without = selector.pod.matches(&nothing) && selector.namespace.matches(&nothing);
-        let mut places = 0;
-        for who in Who::ALL {
-            let labels = who.labels().iter().map(|label| ((*label).to_owned(), String::new())).collect();
+        let mut places = [0, 0];
+        for (who, is_api_server) in Who::ALL.into_iter().flat_map(|who| [(who, false), (who, true)]) {
+            let labels = who.labels().iter().chain(is_api_server.then_some(&KUBE_APISERVER));
+            let labels = labels.map(|label| ((*label).to_owned(), String::new())).collect();
             if selector.place.matches(&labels) && (who == Who::Pod || is_true_without) {
-                places |= 1 << who as u8;
+                places[usize::from(is_api_server)] |= 1 << who as u8;
             }
         }
+        self.tells_api_server |= places[0] != places[1];
         self.atoms.push(Atom {
             pod: self.pods.add(&selector.pod),
             namespace: self.namespaces.add(&selector.namespace),

@@ -33,9 +33,9 @@ impl Classes {
             (Who::Host, IdentityId::HOST),
             (Who::RemoteNode, IdentityId::REMOTE_NODE),
         ] {
-            numbers.insert(peers.place(force, who, None), reserved);
+            numbers.insert(peers.at_large(force, who), reserved);
         }
-        let unknown = peers.place(force, Who::Init, None);
+        let unknown = peers.at_large(force, Who::Init);
         if peers.sets(unknown.sets).is_empty() {
             numbers.insert(unknown, IdentityId::UNKNOWN);
         }

@@ -38,7 +38,7 @@ use crate::objects::{
 use force::{Force, PartId, Who};
 use identity::Classes;
 use ipnet::IpNet;
-use peers::{Answers, GroupId, Member, Peers};
+use peers::{Answers, GroupId, Member, Peers, Site};
 use penstock_api::artefact::{
     AddressIdentity, Artefact, Direction, Identity, PodKey, PodPolicy, PrefixIdentity, SCHEMA,
 };
@@ -108,6 +108,7 @@ pub struct Compiler {
     slices: BTreeMap<Name, EndpointSlice>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
     host_addresses: BTreeSet<IpAddr>,
+    node_name: Option<String>,
 }
 
 impl Compiler {
@@ -235,8 +236,8 @@ impl Compiler {
     /// The same of one node's pods, and the node's addresses: what that node's switch would be told.
     pub fn attach_node_by_status(&mut self, node: &str) {
         self.attach_by_status(|pod| pod.node_name.as_deref() == Some(node));
-        let addresses = self.nodes.get(node).map(|node| node.addresses.clone());
-        self.set_host_addresses(addresses.unwrap_or_default());
+        self.set_host_addresses([]);
+        self.set_node_name(Some(node.to_owned()));
     }
 
     fn attach_by_status(&mut self, is_here: impl Fn(&Pod) -> bool) {
@@ -260,6 +261,11 @@ impl Compiler {
     /// The addresses of this node. They are never a pod's.
     pub fn set_host_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.host_addresses = addresses.into_iter().collect();
+    }
+
+    /// What this node is called. Without a name it is known by its addresses.
+    pub fn set_node_name(&mut self, name: Option<String>) {
+        self.node_name = name;
     }
 
     /// Fields of policies that nothing enforces, and the policies they stand in.
@@ -310,16 +316,31 @@ impl Compiler {
         let mut members: HashSet<Member> = HashSet::new();
         let mut by_prefix: BTreeMap<IpNet, Answers> = BTreeMap::new();
         for (net, cover) in &force.cuts.cuts {
-            let answers = peers.place(&force, Who::outsider(net.addr().is_ipv6()), Some(*cover));
-            members.insert(Member { answers, group: None, cover: *cover });
+            let site = Site { cover: *cover, is_api_server: false };
+            let answers = peers.place(&force, Who::outsider(net.addr().is_ipv6()), site);
+            members.insert(Member { answers, group: None, site });
             by_prefix.insert(*net, answers);
         }
+        let api_servers: BTreeSet<IpAddr> = match force.tells_api_server {
+            true => state::endpoints(&self.slices, "default", "kubernetes").collect(),
+            false => BTreeSet::new(),
+        };
+        let site_of = |address: &IpAddr| Site {
+            cover: force.cuts.covering(*address),
+            is_api_server: api_servers.contains(address),
+        };
+        for address in &api_servers {
+            let (who, site) = (Who::outsider(address.is_ipv6()), site_of(address));
+            let answers = peers.place(&force, who, site);
+            members.insert(Member { answers, group: None, site });
+            by_prefix.insert(IpNet::from(*address), answers);
+        }
         let mut pods_at = |peers: &mut Peers, address: IpAddr, claimants: &[&Pod]| {
-            let cover = force.cuts.covering(address);
+            let site = site_of(&address);
             let claimants: Vec<(GroupId, &Pod)> =
                 claimants.iter().map(|pod| (peers.group(&force, pod, &self.names), *pod)).collect();
-            let answers = peers.pods(&force, &claimants, cover);
-            members.extend(claimants.iter().map(|(group, _)| Member { answers, group: Some(*group), cover }));
+            let answers = peers.pods(&force, &claimants, site);
+            members.extend(claimants.iter().map(|(group, _)| Member { answers, group: Some(*group), site }));
             answers
         };
         for (address, claimants) in &roster.remote {
@@ -332,16 +353,13 @@ impl Compiler {
                 pod.addresses.iter().map(|address| pods_at(&mut peers, *address, &[pod.pod])).collect()
             })
             .collect();
-        let places = [
-            (Who::RemoteNode, &roster.nodes),
-            (Who::Host, &self.host_addresses),
-            (Who::Init, &roster.unknown),
-        ];
+        let places =
+            [(Who::RemoteNode, &roster.nodes), (Who::Host, &roster.hosts), (Who::Init, &roster.unknown)];
         for (who, addresses) in places {
             for address in addresses {
-                let cover = force.cuts.covering(*address);
-                let answers = peers.place(&force, who, Some(cover));
-                members.insert(Member { answers, group: None, cover });
+                let site = site_of(address);
+                let answers = peers.place(&force, who, site);
+                members.insert(Member { answers, group: None, site });
                 by_prefix.insert(IpNet::from(*address), answers);
             }
         }

@@ -4,9 +4,9 @@
 //! kept once each and compared by number.
 
 use super::cidr::CoverId;
-use super::force::{FactId, Force, SetId, Who};
+use super::force::{Atom, FactId, Force, SetId, Who};
 use super::matching::Class;
-use super::rule::{Reach, SERVICE_ACCOUNT};
+use super::rule::{KUBE_APISERVER, Reach, SERVICE_ACCOUNT};
 use super::state::{Names, named_ports, pairs};
 use crate::objects::Pod;
 use std::collections::{BTreeSet, HashMap};
@@ -37,7 +37,7 @@ pub(crate) struct Answers {
 pub(crate) struct Member {
     pub(crate) answers: Answers,
     pub(crate) group: Option<GroupId>,
-    pub(crate) cover: CoverId,
+    pub(crate) site: Site,
 }
 
 impl Reach {
@@ -48,6 +48,13 @@ impl Reach {
             Reach::Nodes => matches!(who, Who::Host | Who::RemoteNode),
         }
     }
+}
+
+/// What an address says about whoever has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Site {
+    pub(crate) cover: CoverId,
+    pub(crate) is_api_server: bool,
 }
 
 /// Keeps each value once.
@@ -88,8 +95,9 @@ pub(crate) struct Peers {
     namespaces: Vec<String>,
     /// (namespace, class)
     groups: Once<(u32, u32)>,
-    of_group: Vec<ListId>,
-    of_who: HashMap<Who, ListId>,
+    /// Of those who have not the API server's address, and of those who have.
+    of_group: Vec<[ListId; 2]>,
+    of_who: HashMap<(Who, bool), ListId>,
     of_cover: HashMap<(CoverId, Who), ListId>,
     unions: HashMap<(ListId, ListId), ListId>,
 }
@@ -125,14 +133,18 @@ impl Peers {
         if group as usize == self.of_group.len() {
             let of_class = &self.of_class[class as usize];
             let (_, of_namespace) = &self.of_namespace[&pod.namespace];
-            let mut sets: Vec<SetId> = Vec::new();
-            for (atom, of_atom) in force.atoms.iter().zip(&force.sets_of_atom) {
-                if atom.speaks_of(Who::Pod) && of_namespace[atom.namespace.0] && of_class[atom.pod.0] {
-                    sets.extend(of_atom);
-                }
-            }
-            let list = self.list(sets);
-            self.of_group.push(list);
+            let sets = [false, true].map(|is_api_server| {
+                let atoms = force.atoms.iter().zip(&force.sets_of_atom);
+                let is_true = |atom: &Atom| {
+                    atom.speaks_of(Who::Pod, is_api_server)
+                        && of_namespace[atom.namespace.0]
+                        && of_class[atom.pod.0]
+                };
+                let of_atoms = atoms.filter(|(atom, _)| is_true(atom)).flat_map(|(_, of_atom)| of_atom);
+                of_atoms.copied().collect::<Vec<SetId>>()
+            });
+            let lists = sets.map(|sets| self.list(sets));
+            self.of_group.push(lists);
         }
         GroupId(group)
     }
@@ -148,7 +160,10 @@ impl Peers {
                 labels.insert(format!("k8s:{key}={value}"));
             }
         }
-        for block in &force.cuts.covers[member.cover.0] {
+        if member.site.is_api_server {
+            labels.insert(format!("reserved:{KUBE_APISERVER}"));
+        }
+        for block in &force.cuts.covers[member.site.cover.0] {
             let block = &force.blocks[block.0];
             if block.reach.includes(member.answers.who) {
                 labels.insert(format!("cidr:{}", block.cidr));
@@ -190,33 +205,40 @@ impl Peers {
         list
     }
 
-    /// Someone who is no pod. `cover`: of its address, if it has one in particular.
-    pub(crate) fn place(&mut self, force: &Force, who: Who, cover: Option<CoverId>) -> Answers {
-        let mut sets = match self.of_who.get(&who) {
-            Some(list) => *list,
-            None => {
-                let atoms = force.atoms.iter().zip(&force.sets_of_atom);
-                let spoken = atoms.filter(|(atom, _)| atom.speaks_of(who));
-                let list = self.list(spoken.flat_map(|(_, of_atom)| of_atom).copied().collect());
-                self.of_who.insert(who, list);
-                list
-            }
-        };
-        if let Some(cover) = cover {
-            let covered = self.of_cover(force, cover, who);
-            sets = self.union(sets, covered);
-        }
+    /// Someone who is no pod, at an address of which nothing is known but what it says of him.
+    pub(crate) fn at_large(&mut self, force: &Force, who: Who) -> Answers {
+        let sets = self.of_who(force, who, false);
         Answers { who, sets, ports: PortsId(self.ports.number(Vec::new())) }
+    }
+
+    /// Someone who is no pod.
+    pub(crate) fn place(&mut self, force: &Force, who: Who, site: Site) -> Answers {
+        let sets = self.of_who(force, who, site.is_api_server);
+        let covered = self.of_cover(force, site.cover, who);
+        let sets = self.union(sets, covered);
+        Answers { who, sets, ports: PortsId(self.ports.number(Vec::new())) }
+    }
+
+    fn of_who(&mut self, force: &Force, who: Who, is_api_server: bool) -> ListId {
+        if let Some(list) = self.of_who.get(&(who, is_api_server)) {
+            return *list;
+        }
+        let atoms = force.atoms.iter().zip(&force.sets_of_atom);
+        let spoken = atoms.filter(|(atom, _)| atom.speaks_of(who, is_api_server));
+        let list = self.list(spoken.flat_map(|(_, of_atom)| of_atom).copied().collect());
+        self.of_who.insert((who, is_api_server), list);
+        list
     }
 
     /// What is certain about an address that these pods claim: of allowing rules only what is true of all of them, of denying
     /// ones what is true of any. Whichever of them really has it, nothing is opened that should not be.
-    pub(crate) fn pods(&mut self, force: &Force, claimants: &[(GroupId, &Pod)], cover: CoverId) -> Answers {
+    pub(crate) fn pods(&mut self, force: &Force, claimants: &[(GroupId, &Pod)], site: Site) -> Answers {
         let (first, rest) = claimants.split_first().expect("an address has somebody who claims it");
-        let mut sets = self.of_group[first.0.0 as usize];
+        let of_group = |group: &GroupId| self.of_group[group.0 as usize][usize::from(site.is_api_server)];
+        let mut sets = of_group(&first.0);
         if rest.iter().any(|(group, _)| *group != first.0) {
             let lists: Vec<&[SetId]> =
-                claimants.iter().map(|(group, _)| self.sets(self.of_group[group.0 as usize])).collect();
+                claimants.iter().map(|(group, _)| self.sets(of_group(group))).collect();
             let all: Vec<SetId> = lists.concat();
             let is_certain = |set: &SetId| {
                 force.sets[set.0 as usize].denies || lists.iter().all(|list| list.binary_search(set).is_ok())
@@ -224,7 +246,7 @@ impl Peers {
             let common = all.into_iter().filter(is_certain).collect();
             sets = self.list(common);
         }
-        let covered = self.of_cover(force, cover, Who::Pod);
+        let covered = self.of_cover(force, site.cover, Who::Pod);
         let sets = self.union(sets, covered);
         let mut ports: Vec<(FactId, u16)> = Vec::new();
         for (number, fact) in force.facts.iter().enumerate() {

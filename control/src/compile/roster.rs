@@ -24,6 +24,8 @@ pub(crate) struct Roster<'a> {
     pub(crate) local: Vec<LocalPod<'a>>,
     /// Addresses of pods elsewhere, and every pod that claims one. Never empty.
     pub(crate) remote: BTreeMap<IpAddr, Vec<&'a Pod>>,
+    /// Addresses of this node.
+    pub(crate) hosts: BTreeSet<IpAddr>,
     /// Addresses of other nodes.
     pub(crate) nodes: BTreeSet<IpAddr>,
     /// Attached here, but nobody knows to whom: such an endpoint is isolated.
@@ -53,17 +55,27 @@ impl<'a> Roster<'a> {
         }
         let owned: BTreeSet<IpAddr> = local.values().flat_map(|pod| pod.addresses.iter().copied()).collect();
         unknown.retain(|address| !owned.contains(address));
-        let is_here = |address: &IpAddr| {
-            owned.contains(address) || unknown.contains(address) || compiler.host_addresses.contains(address)
-        };
+        let is_here = |address: &IpAddr| owned.contains(address) || unknown.contains(address);
 
-        let of_nodes = compiler.nodes.values().flat_map(|node| &node.addresses);
-        let on_nodes = compiler.pods.values().filter(|pod| pod.host_network && !pod.is_terminated());
-        let nodes: BTreeSet<IpAddr> = of_nodes
-            .chain(on_nodes.flat_map(|pod| &pod.addresses))
-            .copied()
-            .filter(|address| !is_here(address))
-            .collect();
+        // A node is this one when it is called so or has one of our addresses; then all it has are ours.
+        let mut hosts = compiler.host_addresses.clone();
+        let mut own_names: BTreeSet<&str> = compiler.node_name.as_deref().into_iter().collect();
+        let on_nodes = || compiler.pods.values().filter(|pod| pod.host_network && !pod.is_terminated());
+        let is_ours = |addresses: &[IpAddr]| addresses.iter().any(|a| compiler.host_addresses.contains(a));
+        own_names.extend(compiler.nodes.values().filter(|n| is_ours(&n.addresses)).map(|n| n.name.as_str()));
+        own_names
+            .extend(on_nodes().filter(|p| is_ours(&p.addresses)).filter_map(|pod| pod.node_name.as_deref()));
+        let mut nodes = BTreeSet::new();
+        let of_nodes = compiler.nodes.values().map(|node| (Some(node.name.as_str()), &node.addresses));
+        let of_pods = on_nodes().map(|pod| (pod.node_name.as_deref(), &pod.addresses));
+        for (name, addresses) in of_nodes.chain(of_pods) {
+            let addresses = addresses.iter().filter(|address| !is_here(address)).copied();
+            match name.is_some_and(|name| own_names.contains(name)) {
+                true => hosts.extend(addresses),
+                false => nodes.extend(addresses),
+            }
+        }
+        nodes.retain(|address| !hosts.contains(address));
 
         let mut remote: BTreeMap<IpAddr, Vec<&'a Pod>> = BTreeMap::new();
         for pod in compiler.pods.values() {
@@ -74,7 +86,7 @@ impl<'a> Roster<'a> {
                 continue;
             }
             for address in &pod.addresses {
-                if !is_here(address) && !nodes.contains(address) {
+                if !is_here(address) && !hosts.contains(address) && !nodes.contains(address) {
                     remote.entry(*address).or_default().push(pod);
                 }
             }
@@ -86,6 +98,6 @@ impl<'a> Roster<'a> {
                 claimants.retain(runs);
             }
         }
-        Roster { local: local.into_values().collect(), remote, nodes, unknown }
+        Roster { local: local.into_values().collect(), remote, hosts, nodes, unknown }
     }
 }

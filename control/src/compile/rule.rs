@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | `pod` | those of the Pod object, and its [`SERVICE_ACCOUNT`] | pods |
 //! | `namespace` | those of the Namespace object, its [`NAMESPACE`] name, the [`CLUSTER`] | pods |
-//! | `place` | `host`, `remote-node`, `world`, `world-ipv4`, `world-ipv6`, `init` | everyone who is no pod |
+//! | `place` | one of `host`, `remote-node`, `world`, `world-ipv4`, `world-ipv6`, `init` | who is no pod |
+//! |         | `kube-apiserver` | who has its address, pods too |
 //!
 //! The parts are what makes spoofing impossible: whatever a pod writes into its labels stays in its own part, and the keys of
 //! ours in there are no label's syntax.
@@ -24,6 +25,9 @@ pub(crate) const NAMESPACE: &str = "\0namespace";
 pub(crate) const CLUSTER: &str = "\0cluster";
 /// The only cluster there is.
 pub(crate) const CLUSTER_NAME: &str = "default";
+
+/// The place of whoever has an address of the API server, besides any other.
+pub(crate) const KUBE_APISERVER: &str = "kube-apiserver";
 
 /// One policy object.
 #[derive(Debug, Clone, PartialEq, Eq)]

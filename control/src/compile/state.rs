@@ -1,9 +1,11 @@
 //! What the events have said so far.
 
+use super::Name;
 use super::rule::{CLUSTER, CLUSTER_NAME, NAMESPACE, PortName, SERVICE_ACCOUNT};
-use crate::objects::{Labels, NAMESPACE_NAME_LABEL, Namespace, Pod};
+use crate::objects::{EndpointSlice, Labels, NAMESPACE_NAME_LABEL, Namespace, Pod};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Label pairs as selectors want them.
 pub(crate) fn pairs(labels: &Labels) -> impl Iterator<Item = (&str, &str)> {
@@ -20,10 +22,25 @@ pub(crate) fn named_ports(pod: &Pod, name: &PortName) -> impl Iterator<Item = u1
 
 /// Adds what selectors may ask of a pod besides its own labels, under keys that no label can have.
 pub(crate) fn complete(mut pod: Pod) -> Pod {
-    if let Some(account) = &pod.service_account {
-        pod.labels.insert(SERVICE_ACCOUNT.to_owned(), account.clone());
-    }
+    // The API server fills in this one where a pod names none.
+    let account = pod.service_account.as_deref().unwrap_or("default");
+    pod.labels.insert(SERVICE_ACCOUNT.to_owned(), account.to_owned());
     pod
+}
+
+/// The addresses in a service's slices.
+pub(crate) fn endpoints(
+    slices: &BTreeMap<Name, EndpointSlice>,
+    namespace: &str,
+    service: &str,
+) -> impl Iterator<Item = IpAddr> {
+    let in_namespace = slices.range((namespace.to_owned(), String::new())..).map(|(_, slice)| slice);
+    in_namespace
+        .take_while(move |slice| slice.namespace == namespace)
+        .filter(move |slice| slice.service.as_deref() == Some(service))
+        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|endpoint| &endpoint.addresses)
+        .copied()
 }
 
 /// Namespaces by name, and their labels as selectors see them.
