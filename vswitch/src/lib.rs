@@ -13,6 +13,7 @@ pub mod config;
 pub mod flow;
 pub mod forward;
 pub mod io;
+pub mod judge;
 pub mod machine;
 pub mod packet;
 pub mod policy;

@@ -1,5 +1,6 @@
-//! The switch process: `penstock-vswitch run` (the default), `remove` and `replay`.
+//! The switch process: `penstock-vswitch run` (the default), `remove`, `replay` and `judge`.
 
+mod judged;
 mod replayed;
 mod signals;
 
@@ -36,6 +37,9 @@ enum Command {
     },
     /// Send captured frames through the pipeline on memory, without root, and say what becomes of each.
     Replay(replayed::ReplayArgs),
+    /// Open flows with frames on memory ports, without root, and say what becomes of each: JSON lines in and out.
+    #[command(hide = true)]
+    Judge,
     /// Remove what a stopped switch left in the kernel: interfaces, namespace, programs, maps and tables.
     Remove {
         #[arg(long, env = "PENSTOCK_INSTANCE", default_value = Instance::DEFAULT)]
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         None => run(&cli.flags),
         Some(Command::Run { flags }) => run(&flags),
         Some(Command::Replay(args)) => replayed::run(args),
+        Some(Command::Judge) => judged::run(),
         Some(Command::Remove { instance, purge }) => remove(&instance, purge),
     };
     match result {

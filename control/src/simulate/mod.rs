@@ -16,10 +16,12 @@ pub use question::{Service, ServiceError};
 
 use crate::compile::Compiler;
 use crate::objects::Object;
+use penstock_api::DropReason;
 use penstock_api::artefact::{Action, Artefact, ArtefactError, Direction, PodKey};
 use penstock_api::ids::{EndpointId, ProgramId, RuleId};
-use penstock_api::reference::{Answer as Ruled, Question};
-use penstock_lookup::{Class, Policy};
+use penstock_api::judge::{Node, Ruling};
+use penstock_api::reference::Answer as Ruled;
+use penstock_lookup::Policy;
 use places::{Name, Places};
 use serde::Serialize;
 use std::cell::OnceCell;
@@ -57,6 +59,14 @@ pub struct Flow {
     pub service: Service,
 }
 
+impl Flow {
+    /// From a pod to itself: no switch ever sees it.
+    #[must_use]
+    pub fn is_to_itself(&self) -> bool {
+        self.from.pod.is_some() && self.from.pod == self.to.pod
+    }
+}
+
 /// One end: a pod that policy may select, or just an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -71,6 +81,9 @@ pub struct Answer {
     pub verdict: Verdict,
     pub egress: EndAnswer,
     pub ingress: EndAnswer,
+    /// Why the switch dropped it, where that was not for policy. Only frames can say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<DropReason>,
     /// Fields that nothing enforces yet, of policies that select one of the ends.
     #[serde(rename = "notEnforced", skip_serializing_if = "Vec::is_empty")]
     pub not_enforced: Vec<String>,
@@ -137,7 +150,7 @@ impl Answer {
             gap.concerns(&egress, Direction::Egress) || gap.concerns(&ingress, Direction::Ingress)
         };
         let not_enforced = gaps.iter().filter(concerns).map(ToString::to_string).collect();
-        Answer { verdict, egress, ingress, not_enforced }
+        Answer { verdict, egress, ingress, dropped: None, not_enforced }
     }
 }
 
@@ -205,27 +218,76 @@ impl World {
     /// # Errors
     /// When the compiler made an artefact that the switch would refuse: a defect.
     pub fn judge(&self, flow: &Flow) -> Result<Answer, ArtefactError> {
-        let end = |own: &End, peer: &End, direction| -> Result<EndAnswer, ArtefactError> {
-            let Some(pod) = &own.pod else { return Ok(EndAnswer::open()) };
-            let policy = self.node_of(pod)?;
-            let mut answer = answer_at(policy, own.address, direction, peer.address, flow.service.question());
-            if own.pod == peer.pod && answer.verdict != EndVerdict::Open {
+        let ruling = |own: &End, peer: &End, direction| -> Result<Option<Ruling>, ArtefactError> {
+            let Some((policy, program)) = self.program(own, direction)? else { return Ok(None) };
+            let peer = policy.classify(peer.address).class;
+            let Ruled { action, rule } = policy.judge(program, peer, flow.service.question());
+            // What this version cannot carry out it refuses, as the switch does.
+            Ok(Some(Ruling { allowed: action == Action::Allow, rule }))
+        };
+        let egress = ruling(&flow.from, &flow.to, Direction::Egress)?;
+        let ingress = ruling(&flow.to, &flow.from, Direction::Ingress)?;
+        self.answer(flow, egress, ingress)
+    }
+
+    /// Puts what both ends did into words. An end that is no pod does nothing.
+    ///
+    /// # Errors
+    /// When the compiler made an artefact that the switch would refuse: a defect.
+    pub fn answer(
+        &self,
+        flow: &Flow,
+        egress: Option<Ruling>,
+        ingress: Option<Ruling>,
+    ) -> Result<Answer, ArtefactError> {
+        let end = |own: &End, direction, ruling: Option<Ruling>| -> Result<EndAnswer, ArtefactError> {
+            let (Some((policy, program)), Some(ruling)) = (self.program(own, direction)?, ruling) else {
+                return Ok(EndAnswer::open());
+            };
+            let mut answer = in_words(policy, program, ruling);
+            if flow.is_to_itself() && answer.verdict != EndVerdict::Open {
                 answer = EndAnswer { verdict: EndVerdict::Allow, rule: Some(SELF.to_owned()), ..answer };
             }
             Ok(answer)
         };
-        let egress = end(&flow.from, &flow.to, Direction::Egress)?;
-        let ingress = end(&flow.to, &flow.from, Direction::Ingress)?;
+        let egress = end(&flow.from, Direction::Egress, egress)?;
+        let ingress = end(&flow.to, Direction::Ingress, ingress)?;
         Ok(Answer::of(egress, ingress, &self.gaps))
     }
 
-    /// The compiled policy of the node a pod is on.
+    /// The node of an end: `None` when it is no pod.
+    #[must_use]
+    pub fn node_of(&self, end: &End) -> Option<usize> {
+        let pod = end.pod.as_ref()?;
+        self.places.pods.get(&(pod.namespace.clone(), pod.name.clone())).map(|placed| placed.node)
+    }
+
+    /// A node as its switch knows it.
     ///
     /// # Errors
     /// When the compiler made an artefact that the switch would refuse: a defect.
-    pub fn node_of(&self, pod: &PodKey) -> Result<&Policy, ArtefactError> {
-        let placed = self.places.pods.get(&(pod.namespace.clone(), pod.name.clone()));
-        self.node(placed.map_or(0, |placed| placed.node))
+    pub fn switch(&self, node: usize) -> Result<Node, ArtefactError> {
+        Ok(Node {
+            artefact: self.node(node)?.artefact().clone(),
+            host_addresses: self.places.nodes[node].addresses.iter().copied().collect(),
+        })
+    }
+
+    /// The policy an end is under, and its program. `None`: it is no pod.
+    fn program(
+        &self,
+        end: &End,
+        direction: Direction,
+    ) -> Result<Option<(&Policy, ProgramId)>, ArtefactError> {
+        let Some(node) = self.node_of(end) else { return Ok(None) };
+        let policy = self.node(node)?;
+        let program = match (policy.pod_at(end.address), direction) {
+            (Some(pod), Direction::Egress) => pod.egress,
+            (Some(pod), Direction::Ingress) => pod.ingress,
+            // As the switch does with an endpoint it knows no policy for.
+            (None, _) => policy.isolated(),
+        };
+        Ok(Some((policy, program)))
     }
 
     fn node(&self, node: usize) -> Result<&Policy, ArtefactError> {
@@ -275,39 +337,18 @@ impl World {
     }
 }
 
-/// What the pod with `own` address says to a connection with `peer`.
-fn answer_at(
-    policy: &Policy,
-    own: IpAddr,
-    direction: Direction,
-    peer: IpAddr,
-    question: Question,
-) -> EndAnswer {
-    let program = match (policy.pod_at(own), direction) {
-        (Some(pod), Direction::Egress) => pod.egress,
-        (Some(pod), Direction::Ingress) => pod.ingress,
-        // As the switch does with an endpoint it knows no policy for.
-        (None, _) => policy.isolated(),
-    };
-    in_words(policy, program, policy.classify(peer).class, question)
-}
-
-/// One program's answer about one peer, with names.
-#[must_use]
-pub fn in_words(policy: &Policy, program: ProgramId, peer: Class, question: Question) -> EndAnswer {
-    let Ruled { action, rule } = policy.judge(program, peer, question);
+/// What one program did, with names.
+fn in_words(policy: &Policy, program: ProgramId, ruling: Ruling) -> EndAnswer {
     let artefact = policy.artefact();
     let names = policy.selected_by(program).iter().filter_map(|id| artefact.policies.get(id.index()));
-    let verdict = match action {
-        Action::Allow if policy.is_isolating(program) => EndVerdict::Allow,
-        Action::Allow => EndVerdict::Open,
-        // What this version cannot carry out it refuses, as the switch does.
-        _ => EndVerdict::Deny,
-    };
     EndAnswer {
-        verdict,
+        verdict: match ruling.allowed {
+            true if policy.is_isolating(program) => EndVerdict::Allow,
+            true => EndVerdict::Open,
+            false => EndVerdict::Deny,
+        },
         policies: names.map(ToString::to_string).collect(),
-        rule: rule.and_then(|rule| rule_name(artefact, rule)),
+        rule: ruling.rule.and_then(|rule| rule_name(artefact, rule)),
     }
 }
 

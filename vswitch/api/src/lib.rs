@@ -12,12 +12,14 @@
 //! | [`message`] | requests, responses and events of the control socket |
 //! | [`wire`] | their framing |
 //! | [`instance`] | every path, namespace and interface name, derived from the instance's name |
+//! | [`judge`] | flows put to the switch without running it |
 #![forbid(unsafe_code)]
 
 pub mod artefact;
 pub mod drops;
 pub mod ids;
 pub mod instance;
+pub mod judge;
 pub mod message;
 pub mod reference;
 pub mod wire;

@@ -20,7 +20,7 @@ use crate::snapshot::{self, PortKind, PortRecord, Snapshot};
 use crate::worker::counters::Counters;
 use crate::worker::engine::{Engine, Parts};
 use crate::worker::handover::Handover;
-use crate::worker::mailbox::Mailbox;
+use crate::worker::mailbox::{DropSample, Mailbox};
 use ipnet::IpNet;
 use penstock_api::artefact::PodKey;
 use penstock_api::message::AreaKind;
@@ -416,6 +416,15 @@ impl Rig {
     #[must_use]
     pub fn all_drops(&self) -> Vec<(DropReason, u64)> {
         DropReason::ALL.iter().map(|r| (*r, self.drops(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Samples of drops by policy, and who refused, since this was last asked.
+    pub fn drop_samples(&mut self) -> Vec<DropSample> {
+        let mut samples = Vec::new();
+        for mailbox in &self.mailboxes {
+            samples.extend(std::iter::from_fn(|| mailbox.drop_events.pop()));
+        }
+        samples
     }
 
     /// Answers given by flow caches.

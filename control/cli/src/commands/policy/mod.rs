@@ -1,6 +1,7 @@
 //! `penstock policy`: what policy says, before and while it is enforced.
 
 mod flows;
+mod frames;
 mod simulate;
 
 use crate::context::{Context, Format};
@@ -29,9 +30,8 @@ pub(crate) fn run(
     output: Option<Format>,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let _ = context;
     match &arguments.command {
-        Command::Simulate(arguments) => simulate::run(arguments, output, out),
+        Command::Simulate(arguments) => simulate::run(context, arguments, output, out),
     }
 }
 

@@ -4,7 +4,7 @@
 //! answer always stands for all the objects and a line of output for its line of input.
 
 use super::flows::{Asked, Fields};
-use crate::context::Format;
+use crate::context::{Context, Format};
 use crate::failure::{Failure, output_failure};
 use crate::output::{print, print_table, table};
 use penstock_control::simulate::{Answer, EndAnswer, EndVerdict, Flow, Service, World};
@@ -24,10 +24,19 @@ pub(crate) struct Arguments {
     /// Judge connections from every pod to every pod on this port.
     #[arg(long, value_name = "PORT/PROTO")]
     matrix: Option<Service>,
+    /// Who answers: the tables the switch looks up in, or the switch itself, given the frames on ports of memory.
+    #[arg(long, value_enum, default_value_t = Through::Lookup)]
+    through: Through,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Through {
+    Lookup,
+    Frames,
 }
 
 /// Fields of an answer line that are ours.
-const ANSWERED: [&str; 4] = ["verdict", "egress", "ingress", "notEnforced"];
+const ANSWERED: [&str; 5] = ["verdict", "egress", "ingress", "dropped", "notEnforced"];
 
 struct Judged {
     asked: Asked,
@@ -42,7 +51,12 @@ struct Line<'a> {
     answer: &'a Answer,
 }
 
-pub(crate) fn run(arguments: &Arguments, output: Option<Format>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(crate) fn run(
+    context: &Context,
+    arguments: &Arguments,
+    output: Option<Format>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let mut asked = Vec::new();
     if arguments.flows.is_some() || arguments.matrix.is_none() {
         asked = read_flows(arguments.flows.as_deref().unwrap_or(Path::new("-")))?;
@@ -53,11 +67,17 @@ pub(crate) fn run(arguments: &Arguments, output: Option<Format>, out: &mut dyn W
     if let Some(service) = arguments.matrix {
         questions.extend(matrix(&world, service)?);
     }
-    let mut judged = Vec::with_capacity(questions.len());
-    for (asked, flow) in questions {
-        let answer = world.judge(&flow).map_err(|error| Failure::failed(error.to_string()))?;
-        judged.push(Judged { asked, answer });
-    }
+    let (asked, flows): (Vec<Asked>, Vec<Flow>) = questions.into_iter().unzip();
+    let answers = match arguments.through {
+        Through::Lookup => flows
+            .iter()
+            .map(|flow| world.judge(flow))
+            .collect::<Result<Vec<Answer>, _>>()
+            .map_err(|error| Failure::failed(error.to_string()))?,
+        Through::Frames => super::frames::judge(context, &world, &flows)?,
+    };
+    let judged: Vec<Judged> =
+        asked.into_iter().zip(answers).map(|(asked, answer)| Judged { asked, answer }).collect();
     let mut out = BufWriter::new(out);
     match output {
         Some(Format::Table) => {
