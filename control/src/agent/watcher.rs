@@ -3,7 +3,8 @@
 use super::{Config, Message};
 use crate::load::LoadError;
 use crate::objects::{Kind, ObjectKey};
-use crate::source::{Change, Directory, Store, persist};
+use crate::source::persist::{self, LastGood};
+use crate::source::{Change, Directory, PlaceId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,14 +45,15 @@ pub(super) fn start(config: &Config, queue: Sender<Message>) -> Watcher {
     let root = config.objects.clone();
     let last_good = persist::read(&state_file, &root).unwrap_or_else(|error| {
         tracing::warn!("last good versions of objects are not known: {error}; objects that are broken now are not enforced");
-        Vec::new()
+        LastGood::default()
     });
     let watching = Watching {
-        directory: Directory::new(root, Store::with_last_good(last_good)),
+        directory: Directory::resume(root, last_good),
         state_file,
         queue,
         stop: stop.clone(),
         unsaved: false,
+        saved_places: BTreeMap::new(),
         save_after: Instant::now(),
     };
     std::thread::spawn(move || watching.run());
@@ -64,6 +66,8 @@ struct Watching {
     queue: Sender<Message>,
     stop: Arc<AtomicBool>,
     unsaved: bool,
+    /// The directories as they were last written down.
+    saved_places: BTreeMap<PathBuf, PlaceId>,
     /// Large states are not written at every change.
     save_after: Instant,
 }
@@ -95,6 +99,7 @@ impl Watching {
                     return;
                 }
             }
+            self.unsaved |= has_been_whole && self.saved_places != *self.directory.places();
             // After telling: what is enforced must not wait for the disk.
             self.save();
             std::thread::sleep(INTERVAL.max(began.elapsed() * 4));
@@ -126,8 +131,12 @@ impl Watching {
             return;
         }
         let began = Instant::now();
-        match persist::write(&self.state_file, self.directory.root(), self.directory.store().objects()) {
-            Ok(()) => self.unsaved = false,
+        let (root, store) = (self.directory.root(), self.directory.store());
+        match persist::write(&self.state_file, root, self.directory.places(), store.objects()) {
+            Ok(()) => {
+                self.unsaved = false;
+                self.saved_places = self.directory.places().clone();
+            }
             Err(error) => tracing::error!(
                 "{} cannot be written: {error}; after a restart last good versions of objects would be missing",
                 self.state_file.display()

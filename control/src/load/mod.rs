@@ -13,6 +13,7 @@ mod decode;
 mod document;
 mod json;
 mod kinds;
+mod listing;
 mod meta;
 mod names;
 mod pod;
@@ -20,6 +21,8 @@ mod policy;
 mod tree;
 mod validate;
 mod yaml;
+
+pub(crate) use listing::Listing;
 
 use crate::objects::{Object, ObjectKey};
 use serde::Serialize;
@@ -165,15 +168,12 @@ pub(crate) fn read_text(file: &Path) -> Result<String, String> {
 /// in directories those ending in `.yaml`, `.yml` and `.json` are.
 #[must_use]
 pub fn load_paths(paths: &[PathBuf]) -> LoadReport {
-    let mut files = Vec::new();
-    let mut errors = Vec::new();
-    for path in paths {
-        list_files(path, true, &mut files, &mut errors);
-    }
-    files.sort();
-    files.dedup();
-    let mut report = combine(files.iter().map(|file| load_file(file)));
-    report.errors.splice(0..0, errors);
+    let mut listing = Listing::default();
+    paths.iter().for_each(|path| listing.add(path));
+    listing.files.sort();
+    listing.files.dedup();
+    let mut report = combine(listing.files.iter().map(|file| load_file(file)));
+    report.errors.splice(0..0, listing.errors);
     report
 }
 
@@ -220,36 +220,4 @@ pub(crate) fn duplicate_errors<'a>(
         message: format!("stands here and in {}; none of them counts until one is left", others(own)),
     };
     places.iter().enumerate().map(error).collect()
-}
-
-/// The files under a path, hidden ones (editors' and mounts' own) left out.
-pub(crate) fn list_files(path: &Path, named: bool, files: &mut Vec<PathBuf>, errors: &mut Vec<LoadError>) {
-    let wanted = |path: &Path| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        // Gone between listing and looking: the next look will not list it.
-        Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => return,
-        Err(error) => return errors.push(file_error(path, format!("cannot be read: {error}"))),
-    };
-    if !metadata.is_dir() {
-        if named || (metadata.is_file() && wanted(path)) {
-            files.push(path.to_owned());
-        }
-        return;
-    }
-    let entries = std::fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
-    match entries {
-        Ok(entries) => {
-            for entry in entries {
-                // A link to a directory may lead back up here; links to files are how mounted volumes hold theirs.
-                let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                let is_skipped = is_hidden || (is_link && entry.path().is_dir());
-                if !is_skipped {
-                    list_files(&entry.path(), false, files, errors);
-                }
-            }
-        }
-        Err(error) => errors.push(file_error(path, format!("cannot be listed: {error}"))),
-    }
 }

@@ -3,20 +3,26 @@
 //! A file counts as settled when two looks in a row found it the same. Writers that rename a finished file into place are
 //! read on the second look; one that writes slowly is waited for. YAML can be cut anywhere and still parse into something
 //! that means less, so a file without its final newline is not believed where it would touch what is in force, and neither
-//! is an empty one.
+//! is an empty one. A file that was rewritten in place and lacks objects it had must stay so for a moment longer.
 
+use super::persist::LastGood;
+use super::places::{PlaceId, Places};
 use super::store::{Change, Store};
-use crate::load::{FILE_SIZE_MAX, LoadError, file_error, list_files, load_text, read_text};
+use crate::load::{FILE_SIZE_MAX, Listing, LoadError, file_error, load_text, read_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A file that ends without a newline and holds up nothing yet is believed after it has been quiet for this long.
-const UNFINISHED: Duration = Duration::from_secs(1);
+pub(super) const UNFINISHED: Duration = Duration::from_secs(1);
 
 /// How long a file must be missing before it counts as gone: editors move the old file away before they write the new one.
 const GONE: Duration = Duration::from_millis(60);
+
+/// How long a file that is written in place must lack objects it had before they count as removed: a program may be writing
+/// it document by document. One that was renamed into place is whole.
+pub(super) const SHRUNK: Duration = Duration::from_millis(300);
 
 /// How long files that are not settled yet may hold up the removal of others (a file may be on its way to another name),
 /// and how long the first full look waits for them.
@@ -33,7 +39,7 @@ pub struct Look {
 }
 
 /// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Signature {
     device: u64,
     inode: u64,
@@ -59,6 +65,7 @@ pub struct Directory {
     root: PathBuf,
     watched: BTreeMap<PathBuf, Watched>,
     store: Store,
+    places: Places,
     /// Why the directory, or a part of it, could not be looked at.
     trouble: Vec<LoadError>,
     /// Every file there was has been read at one time: from then on what is in force is known.
@@ -68,8 +75,27 @@ pub struct Directory {
 impl Directory {
     /// Nothing is read before the first [`Directory::look`].
     #[must_use]
-    pub fn new(root: PathBuf, store: Store) -> Self {
-        Directory { root, watched: BTreeMap::new(), store, trouble: Vec::new(), has_been_complete: false }
+    pub fn new(root: PathBuf) -> Self {
+        Directory::resume(root, LastGood::default())
+    }
+
+    /// Begins with what was in force when it was last written down.
+    #[must_use]
+    pub fn resume(root: PathBuf, last_good: LastGood) -> Self {
+        Directory {
+            root,
+            watched: BTreeMap::new(),
+            store: Store::with_last_good(last_good.objects),
+            places: Places::new(last_good.directories),
+            trouble: Vec::new(),
+            has_been_complete: false,
+        }
+    }
+
+    /// The directories as they were last believed.
+    #[must_use]
+    pub fn places(&self) -> &BTreeMap<PathBuf, PlaceId> {
+        self.places.known()
     }
 
     #[must_use]
@@ -91,13 +117,24 @@ impl Directory {
 
     /// Looks at every file once. `now` only ever grows.
     pub fn look(&mut self, now: Instant) -> Look {
-        let (mut files, mut trouble) = (Vec::new(), Vec::new());
+        let mut listing = Listing::default();
         match std::fs::metadata(&self.root) {
-            Ok(metadata) if metadata.is_dir() => list_files(&self.root, true, &mut files, &mut trouble),
-            Ok(_) => trouble.push(file_error(&self.root, "is not a directory".to_owned())),
-            Err(error) => trouble.push(file_error(&self.root, format!("cannot be read: {error}"))),
+            Ok(metadata) if metadata.is_dir() => listing.add(&self.root),
+            Ok(_) => listing.errors.push(file_error(&self.root, "is not a directory".to_owned())),
+            Err(error) => listing.errors.push(file_error(&self.root, format!("cannot be read: {error}"))),
         }
-        let listed = trouble.is_empty();
+        let listed = listing.errors.is_empty();
+        let doubtful = if listed { self.doubtful(&listing, now) } else { BTreeSet::new() };
+        let mut trouble = listing.errors;
+        trouble.extend(doubtful.iter().map(|directory| {
+            file_error(
+                directory,
+                "is empty and not the directory it was (a volume that is not mounted?); what its files last held stays in force. If \
+                 it is to be empty, put a file into it: a comment in empty.yaml is enough"
+                    .to_owned(),
+            )
+        }));
+        let files = listing.files;
         let mut look = Look { anything_new: trouble != self.trouble, complete: listed, ..Look::default() };
         self.trouble = trouble;
 
@@ -109,25 +146,47 @@ impl Directory {
             }
         }
         // Whatever cannot be listed may still be there: only a full listing makes a file gone.
-        if listed && self.forget_missing(&files, now) {
+        if listed && self.forget_missing(&files, &doubtful, now) {
             look.anything_new = true;
         }
+        let is_first_whole = look.complete && !self.has_been_complete;
         self.has_been_complete |= look.complete;
-        if look.anything_new && self.has_been_complete {
+        // Also where nothing was read: what is in force from before the start may have no file any more.
+        if (look.anything_new || is_first_whole) && self.has_been_complete {
             look.changes = self.store.settle();
         }
         look
     }
 
+    /// The directories that lost all their files without being the same any more. What is in force from before the start and
+    /// would be below one of them is held, as if its file had been seen.
+    fn doubtful(&mut self, listing: &Listing, now: Instant) -> BTreeSet<PathBuf> {
+        let (watched, store) = (&self.watched, &self.store);
+        let doubtful = self.places.judge(listing, |directory| {
+            watched.keys().any(|file| file.starts_with(directory))
+                || store.objects().any(|held| held.file.starts_with(directory))
+        });
+        if !self.has_been_complete && !doubtful.is_empty() {
+            let files: BTreeSet<PathBuf> = self.store.objects().map(|held| held.file.clone()).collect();
+            for file in files.into_iter().filter(|file| is_below(file, &doubtful)) {
+                self.store.hold_file(&file);
+                let seen =
+                    Watched { read: Some(Signature::default()), seen: None, appeared: now, missing: None };
+                self.watched.entry(file).or_insert(seen);
+            }
+        }
+        doubtful
+    }
+
     /// Lets go of files that are gone for good. True when there were any.
-    fn forget_missing(&mut self, present: &[PathBuf], now: Instant) -> bool {
+    fn forget_missing(&mut self, present: &[PathBuf], doubtful: &BTreeSet<PathBuf>, now: Instant) -> bool {
         let present: BTreeSet<&PathBuf> = present.iter().collect();
         let is_expecting = self.watched.values().any(|watched| {
             watched.read.is_none() && watched.missing.is_none() && now < watched.appeared + PATIENCE
         });
         let mut gone = Vec::new();
         for (file, watched) in &mut self.watched {
-            watched.missing = match present.contains(file) {
+            watched.missing = match present.contains(file) || is_below(file, doubtful) {
                 true => None,
                 false => watched.missing.or(Some(now)),
             };
@@ -149,7 +208,8 @@ impl Directory {
         let Some(signature) = signature(file) else {
             // Gone since it was listed, or unreachable: the next listing, or reading it, will tell.
             watched.seen = None;
-            if std::fs::symlink_metadata(file).is_err() {
+            let leads_nowhere_new = watched.read.is_none() && !self.store.holds_objects(file);
+            if leads_nowhere_new || std::fs::symlink_metadata(file).is_err() {
                 return Seen::Unchanged;
             }
             let error = file_error(file, "cannot be read; what it last held stays in force".to_owned());
@@ -160,6 +220,8 @@ impl Directory {
         if watched.read == Some(signature) {
             return Seen::Unchanged;
         }
+        let is_in_place =
+            watched.read.is_some_and(|read| (read.device, read.inode) == (signature.device, signature.inode));
         let since = match watched.seen {
             Some((seen, since)) if seen == signature => since,
             _ => {
@@ -208,7 +270,13 @@ impl Directory {
                     ),
                 );
             }
-            Ok(text) => self.store.set_file(file, load_text(file, &text)),
+            Ok(text) => {
+                let report = load_text(file, &text);
+                if is_in_place && now < since + SHRUNK && self.store.would_lose(file, &report) {
+                    return Seen::Unsettled;
+                }
+                self.store.set_file(file, report);
+            }
         }
         if let Some(watched) = self.watched.get_mut(file) {
             watched.read = Some(signature);
@@ -225,6 +293,10 @@ impl Directory {
         self.store.doubt_file(file, error);
         Seen::Read
     }
+}
+
+fn is_below(file: &Path, directories: &BTreeSet<PathBuf>) -> bool {
+    file.ancestors().skip(1).any(|directory| directories.contains(directory))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,208 +323,4 @@ fn signature(file: &Path) -> Option<Signature> {
         modified: (metadata.mtime(), metadata.mtime_nsec()),
         changed: (metadata.ctime(), metadata.ctime_nsec()),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use tempfile::TempDir;
-
-    struct Bench {
-        dir: TempDir,
-        directory: Directory,
-        now: Instant,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let dir = tempfile::tempdir().unwrap();
-            let directory = Directory::new(dir.path().to_owned(), Store::default());
-            Bench { dir, directory, now: Instant::now() }
-        }
-
-        fn write(&self, file: &str, text: &str) {
-            fs::write(self.dir.path().join(file), text).unwrap();
-        }
-
-        /// Looks often enough for everything to settle; returns the number of changes.
-        fn look(&mut self) -> usize {
-            let mut changes = 0;
-            for _ in 0..6 {
-                self.now += Duration::from_millis(20);
-                changes += self.directory.look(self.now).changes.len();
-            }
-            changes
-        }
-
-        fn names(&self) -> Vec<String> {
-            self.directory.store().objects().map(|held| held.object.key().name).collect()
-        }
-    }
-
-    fn deny(name: &str) -> String {
-        format!(
-            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {name}\nspec:\n  podSelector: {{}}\n"
-        )
-    }
-
-    #[test]
-    fn files_are_read_on_the_second_look_and_only_when_they_change() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.write(".hidden.yaml", &deny("h"));
-        bench.write("note.txt", "not yaml: [");
-        let first = bench.directory.look(bench.now);
-        assert!(!first.complete && first.changes.is_empty());
-        let second = bench.directory.look(bench.now);
-        assert!(second.complete && second.changes.len() == 1);
-        assert_eq!(bench.directory.look(bench.now), Look { complete: true, ..Look::default() });
-    }
-
-    #[test]
-    fn nothing_is_in_force_before_every_file_has_been_read() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.directory.look(bench.now);
-        bench.write("b.yaml", &deny("q"));
-        let look = bench.directory.look(bench.now);
-        assert!(!look.complete && look.changes.is_empty());
-        let look = bench.directory.look(bench.now);
-        assert!(look.complete && look.changes.is_empty() || look.changes.len() == 2);
-    }
-
-    #[test]
-    fn a_half_written_file_is_no_deletion_wherever_it_is_cut() {
-        let whole = format!("{}---\n{}", deny("p"), deny("q"));
-        for cut in 0..whole.len() {
-            let mut bench = Bench::new();
-            bench.write("a.yaml", &whole);
-            assert_eq!(bench.look(), 2);
-            bench.write("a.yaml", &whole[..cut]);
-            bench.look();
-            bench.now += UNFINISHED * 2;
-            bench.look();
-            // Cut between lines it may be a whole document less, which nobody could tell from a deletion.
-            if !whole[..cut].ends_with('\n') || cut < deny("p").len() {
-                assert!(bench.names().contains(&"p".to_owned()), "cut at {cut}");
-            }
-            if !whole[..cut].ends_with('\n') {
-                assert_eq!(bench.names(), ["p", "q"], "cut at {cut}");
-            }
-            bench.write("a.yaml", &whole);
-            bench.look();
-            assert_eq!(bench.names(), ["p", "q"], "cut at {cut}");
-            assert!(bench.directory.errors().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_new_file_without_a_final_newline_is_believed_after_a_while() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", deny("p").trim_end());
-        assert_eq!(bench.look(), 0);
-        bench.now += UNFINISHED;
-        assert_eq!(bench.look(), 1);
-    }
-
-    #[test]
-    fn deletions_renames_and_subdirectories_are_followed() {
-        let mut bench = Bench::new();
-        fs::create_dir(bench.dir.path().join("sub")).unwrap();
-        bench.write("sub/a.yml", &deny("p"));
-        assert_eq!(bench.look(), 1);
-        fs::rename(bench.dir.path().join("sub/a.yml"), bench.dir.path().join("b.yaml")).unwrap();
-        bench.look();
-        assert_eq!(bench.names(), ["p"]);
-        fs::remove_file(bench.dir.path().join("b.yaml")).unwrap();
-        assert_eq!(bench.look(), 1);
-        assert!(bench.names().is_empty());
-    }
-
-    #[test]
-    fn links_to_files_are_followed_and_links_to_directories_and_pipes_are_not() {
-        use std::os::unix::fs::symlink;
-        let mut bench = Bench::new();
-        let path = |name: &str| bench.dir.path().join(name);
-        fs::create_dir(path(".data")).unwrap();
-        fs::write(path(".data/a.yaml"), deny("p")).unwrap();
-        symlink(".data/a.yaml", path("a.yaml")).unwrap();
-        symlink(".", path("loop.yaml")).unwrap();
-        symlink("nowhere", path("dangling.yaml")).unwrap();
-        nix::unistd::mkfifo(&path("pipe.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert_eq!(bench.look(), 1);
-        assert!(bench.directory.errors().is_empty());
-    }
-
-    #[test]
-    fn a_file_that_moves_to_another_name_is_never_missed() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.look();
-        let path = |name: &str| bench.dir.path().join(name);
-        fs::rename(path("a.yaml"), path("b.yaml")).unwrap();
-        for round in 0..200 {
-            bench.now += Duration::from_millis(20);
-            // Written in pieces for a while.
-            if round < 20 {
-                fs::write(bench.dir.path().join("b.yaml"), format!("# {round}\n{}", deny("p"))).unwrap();
-            }
-            assert_eq!(bench.directory.look(bench.now).changes, [], "round {round}");
-        }
-        assert_eq!(bench.names(), ["p"]);
-    }
-
-    #[test]
-    fn an_editor_that_moves_the_old_file_away_first_deletes_nothing() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.look();
-        fs::remove_file(bench.dir.path().join("a.yaml")).unwrap();
-        bench.now += Duration::from_millis(20);
-        assert_eq!(bench.directory.look(bench.now).changes, []);
-        bench.write("a.yaml", &deny("p"));
-        assert_eq!(bench.look(), 0);
-        fs::remove_file(bench.dir.path().join("a.yaml")).unwrap();
-        assert_eq!(bench.look(), 1);
-    }
-
-    #[test]
-    fn a_file_that_never_settles_does_not_hold_up_the_others_for_ever() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        for round in 0..200 {
-            bench.now += Duration::from_millis(20);
-            bench.write("log.yaml", &format!("# {}\n", "x".repeat(round)));
-            bench.directory.look(bench.now);
-        }
-        assert_eq!(bench.names(), ["p"]);
-        assert!(bench.directory.errors()[0].message.contains("keeps changing"));
-    }
-
-    #[test]
-    fn a_directory_that_is_gone_keeps_everything_and_says_so() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.look();
-        let moved = bench.dir.path().with_extension("moved");
-        fs::rename(bench.dir.path(), &moved).unwrap();
-        assert_eq!(bench.look(), 0);
-        assert_eq!((bench.names().len(), bench.directory.errors().len()), (1, 1));
-        fs::rename(&moved, bench.dir.path()).unwrap();
-        assert_eq!(bench.look(), 0);
-        assert!(bench.directory.errors().is_empty());
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_any_more_keeps_what_it_held() {
-        let mut bench = Bench::new();
-        bench.write("a.yaml", &deny("p"));
-        bench.look();
-        bench.write("a.yaml", "\u{0}");
-        fs::write(bench.dir.path().join("a.yaml"), [0xff, 0xfe, b'\n']).unwrap();
-        assert_eq!(bench.look(), 0);
-        assert!(bench.directory.errors()[0].message.contains("UTF-8"));
-        assert_eq!(bench.names(), ["p"]);
-    }
 }

@@ -1,10 +1,12 @@
 //! The last good versions, on disk.
 //!
-//! One JSON file, replaced as a whole. It is only ever read at the start, and a file that cannot be read costs what it was
+//! One JSON file, replaced as a whole; beside the objects stands which directories they came from. It is only ever read at the start, and a file that cannot be read costs what it was
 //! for (last good versions of objects that are broken *now*), not the start.
 
+use super::places::PlaceId;
 use super::store::InForce;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ const VERSION: u32 = 1;
 struct Written<'a> {
     version: u32,
     root: &'a Path,
+    directories: &'a BTreeMap<PathBuf, PlaceId>,
     objects: Vec<&'a InForce>,
 }
 
@@ -23,7 +26,17 @@ struct Written<'a> {
 struct Read {
     version: u32,
     root: PathBuf,
+    /// Earlier versions did not write them: then none is known to be the same.
+    #[serde(default)]
+    directories: BTreeMap<PathBuf, PlaceId>,
     objects: Vec<InForce>,
+}
+
+/// What was in force, and the directories it came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastGood {
+    pub objects: Vec<InForce>,
+    pub directories: BTreeMap<PathBuf, PlaceId>,
 }
 
 /// Why the last good versions cannot be used.
@@ -40,10 +53,10 @@ pub enum PersistError {
 }
 
 /// What was in force for this directory; nothing where nothing was ever written.
-pub fn read(file: &Path, root: &Path) -> Result<Vec<InForce>, PersistError> {
+pub fn read(file: &Path, root: &Path) -> Result<LastGood, PersistError> {
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LastGood::default()),
         Err(error) => return Err(PersistError::Io { file: file.to_owned(), error }),
     };
     let read: Read = serde_json::from_slice(&bytes)
@@ -55,11 +68,16 @@ pub fn read(file: &Path, root: &Path) -> Result<Vec<InForce>, PersistError> {
         let (theirs, ours) = (read.root, root.to_owned());
         return Err(PersistError::OtherRoot { file: file.to_owned(), theirs, ours });
     }
-    Ok(read.objects)
+    Ok(LastGood { objects: read.objects, directories: read.directories })
 }
 
-pub fn write<'a>(file: &Path, root: &Path, objects: impl Iterator<Item = &'a InForce>) -> io::Result<()> {
-    let written = Written { version: VERSION, root, objects: objects.collect() };
+pub fn write<'a>(
+    file: &Path,
+    root: &Path,
+    directories: &BTreeMap<PathBuf, PlaceId>,
+    objects: impl Iterator<Item = &'a InForce>,
+) -> io::Result<()> {
+    let written = Written { version: VERSION, root, directories, objects: objects.collect() };
     replace(file, &serde_json::to_vec(&written)?, true)
 }
 
@@ -96,9 +114,9 @@ mod tests {
         let objects: Vec<InForce> =
             report.objects.into_iter().map(|l| InForce { file: l.place.file, object: l.object }).collect();
         let root = Path::new("/objects");
-        assert!(read(&file, root).unwrap().is_empty());
-        write(&file, root, objects.iter()).unwrap();
-        assert_eq!(read(&file, root).unwrap(), objects);
+        assert_eq!(read(&file, root).unwrap(), LastGood::default());
+        write(&file, root, &BTreeMap::new(), objects.iter()).unwrap();
+        assert_eq!(read(&file, root).unwrap().objects, objects);
         assert!(matches!(read(&file, Path::new("/others")), Err(PersistError::OtherRoot { .. })));
         std::fs::write(&file, "{").unwrap();
         assert!(matches!(read(&file, root), Err(PersistError::Damaged { .. })));

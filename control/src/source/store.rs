@@ -54,6 +54,20 @@ impl Store {
         self.files.insert(file.to_owned(), doubt);
     }
 
+    /// A file may be there and cannot be seen: everything it last held stays.
+    pub fn hold_file(&mut self, file: &Path) {
+        self.files.insert(file.to_owned(), FileReport { has_unreadable: true, ..FileReport::default() });
+    }
+
+    /// Would this report take objects away that this file holds up?
+    #[must_use]
+    pub fn would_lose(&self, file: &Path, report: &FileReport) -> bool {
+        let stays = |key: &ObjectKey| {
+            report.refused.contains(key) || report.objects.iter().any(|loaded| loaded.object.key() == *key)
+        };
+        !report.has_unreadable && self.in_force.iter().any(|(key, held)| held.file == file && !stays(key))
+    }
+
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path)
     }
