@@ -1,7 +1,7 @@
 //! CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy as rules.
 //!
 //! Everything that is a name in the API (entities, groups of CIDRs, services, nodes) is looked up here and becomes labels or
-//! addresses.
+//! addresses; a policy that looked something up is asked again when the answer may have changed ([`asks`]).
 //!
 //! A rule that asks for what is not enforced allows nothing. A denying one denies what it would deny without it, and where it
 //! is the peers themselves that cannot be told, everyone: refusing too much shows, refusing too little does not.
@@ -27,6 +27,16 @@ pub(crate) struct Directory<'a> {
     pub(crate) services: &'a BTreeMap<(String, String), Service>,
     pub(crate) slices: &'a BTreeMap<(String, String), EndpointSlice>,
     pub(crate) nodes: &'a BTreeMap<String, Node>,
+}
+
+/// Does the policy's meaning depend on a [`Directory`]?
+pub(crate) fn asks(policy: &CiliumPolicy) -> bool {
+    let lists = policy.rules.iter().flat_map(|rule| lists(rule).into_iter().flatten());
+    lists.flatten().any(|rule| match &rule.peers {
+        CiliumPeers::Nodes(_) | CiliumPeers::Services(_) => true,
+        CiliumPeers::Cidrs(rules) => rules.iter().any(|rule| !matches!(rule, CidrRule::Block(_))),
+        _ => false,
+    })
 }
 
 fn lists(rule: &CiliumRule) -> [Option<&Vec<CiliumPeerRule>>; 4] {

@@ -5,6 +5,7 @@
 //! alone that it does not speak of. Where two hashes fall on one number, the later in the order of hashes takes the next.
 
 use super::force::{Force, SetId, Who, hash_of};
+use super::limits::{Limits, Overflow};
 use super::peers::{Answers, Peers, PortsId};
 use penstock_api::ids::IdentityId;
 use std::collections::HashMap;
@@ -23,7 +24,12 @@ pub(crate) struct Classes {
 
 impl Classes {
     /// `live`: the answers somebody gives, in any order, each at least once.
-    pub(crate) fn new(force: &Force, peers: &mut Peers, live: impl IntoIterator<Item = Answers>) -> Self {
+    pub(crate) fn new(
+        force: &Force,
+        peers: &mut Peers,
+        live: impl IntoIterator<Item = Answers>,
+        limits: &Limits,
+    ) -> Result<Self, Overflow> {
         let mut numbers: HashMap<Answers, IdentityId> = HashMap::new();
         // What everybody at a place is to the rules, unless a block speaks of his address. The switch takes an address of
         // this node for the host before it has been told, so that class is always there.
@@ -58,6 +64,8 @@ impl Classes {
             numbers.insert(answers, IdentityId(IdentityId::FIRST_COMPILED.0 + number as u32));
         }
 
+        limits.identities(numbers.len())?;
+        limits.entries(numbers.keys().map(|answers| peers.sets(answers.sets).len()).sum())?;
         let mut classes = Classes {
             by_set: vec![Vec::new(); force.sets.len()],
             by_port: vec![Vec::new(); force.facts.len()],
@@ -72,7 +80,7 @@ impl Classes {
                 classes.by_port[fact.0 as usize].push((id, *port));
             }
         }
-        classes
+        Ok(classes)
     }
 
     pub(crate) fn number(&self, answers: Answers) -> IdentityId {

@@ -111,6 +111,16 @@ impl Peers {
         &self.ports.values[ports.0 as usize]
     }
 
+    /// How much is remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.values.len() + self.lists.values.len() + self.ports.values.len()
+    }
+
+    /// Its labels have changed: its pods are other groups now.
+    pub(crate) fn forget_namespace(&mut self, name: &str) {
+        self.of_namespace.remove(name);
+    }
+
     pub(crate) fn group(&mut self, force: &Force, pod: &Pod, names: &Names) -> GroupId {
         let class = self.classes.number(force.pods.class_of(pairs(&pod.labels)));
         if class as usize == self.of_class.len() {

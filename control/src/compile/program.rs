@@ -3,13 +3,15 @@
 use super::Options;
 use super::force::{Force, ForcedPeers, ForcedRule, OWN_NODE, POD_TO_HOST, PartId};
 use super::identity::Classes;
+use super::limits::{Limits, Overflow, named};
 use super::rule::{Port, PortName, Ports};
 use super::state::named_ports;
 use super::{Enforcement, PodToHost};
 use crate::objects::Pod;
 use penstock_api::artefact::{Action, Direction, Entry, Peers, Program, Service, protocol, tier};
-use penstock_api::ids::{IdentityId, PolicyId, ProgramId, RuleId};
-use std::collections::{BTreeMap, HashMap};
+use penstock_api::ids::{IdentityId, PolicyId, RuleId};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What makes two pods be told the same in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,41 +23,64 @@ struct Key {
 }
 
 /// Programs of one [`Force`] and one [`Classes`], each written once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cache {
+    by_key: HashMap<Key, Arc<Program>>,
+    /// Equal programs are one, and so are their addresses.
+    by_content: HashSet<Arc<Program>>,
+    /// Entries in them, and the identities those name.
+    size: usize,
+}
+
+impl Cache {
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Writer<'f> {
     force: &'f Force,
     classes: &'f Classes,
     options: &'f Options,
-    by_key: HashMap<Key, ProgramId>,
-    by_content: HashMap<Program, ProgramId>,
-    pub(crate) programs: Vec<Program>,
+    cache: &'f mut Cache,
+    limits: &'f Limits,
 }
 
 impl<'f> Writer<'f> {
-    pub(crate) fn new(force: &'f Force, classes: &'f Classes, options: &'f Options) -> Self {
-        Writer {
-            force,
-            classes,
-            options,
-            by_key: HashMap::new(),
-            by_content: HashMap::new(),
-            programs: Vec::new(),
-        }
+    pub(crate) fn new(
+        force: &'f Force,
+        classes: &'f Classes,
+        options: &'f Options,
+        cache: &'f mut Cache,
+        limits: &'f Limits,
+    ) -> Self {
+        Writer { force, classes, options, cache, limits }
     }
 
     /// The program of a pod that these parts select.
-    pub(crate) fn program(&mut self, pod: &Pod, direction: Direction, parts: &[PartId]) -> ProgramId {
+    pub(crate) fn program(
+        &mut self,
+        pod: &Pod,
+        direction: Direction,
+        parts: &[PartId],
+    ) -> Result<Arc<Program>, Overflow> {
         let key = Key { direction, parts: parts.to_vec(), own_ports: self.own_ports(pod, direction, parts) };
-        if let Some(id) = self.by_key.get(&key) {
-            return *id;
+        if let Some(program) = self.cache.by_key.get(&key) {
+            return Ok(program.clone());
         }
-        let program = self.write(pod, direction, parts);
-        let id = *self.by_content.entry(program).or_insert_with_key(|program| {
-            self.programs.push(program.clone());
-            ProgramId(self.programs.len() as u32 - 1)
-        });
-        self.by_key.insert(key, id);
-        id
+        let program = Arc::new(self.write(pod, direction, parts));
+        let program = match self.cache.by_content.get(&program) {
+            Some(known) => known.clone(),
+            None => {
+                self.cache.size += program.entries.iter().map(|entry| 1 + named(&entry.peers)).sum::<usize>();
+                self.limits.entries(self.cache.size)?;
+                self.cache.by_content.insert(program.clone());
+                program
+            }
+        };
+        self.cache.by_key.insert(key, program.clone());
+        Ok(program)
     }
 
     fn own_ports(&self, pod: &Pod, direction: Direction, parts: &[PartId]) -> Vec<Vec<u16>> {

@@ -4,100 +4,126 @@
 //! it lags, and may name an address that has a new owner by now. A pod on its node's network is its node. What belongs to a
 //! node is never a pod's.
 
-use super::Compiler;
+use super::state::{Changes, Name, State};
 use crate::objects::{Phase, Pod};
 use penstock_api::artefact::PodKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-/// A pod of this switch whose object is known.
-#[derive(Debug)]
-pub(crate) struct LocalPod<'a> {
-    pub(crate) pod: &'a Pod,
-    /// Of all its attached interfaces.
-    pub(crate) addresses: BTreeSet<IpAddr>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Roster<'a> {
-    /// In the order of their names.
-    pub(crate) local: Vec<LocalPod<'a>>,
-    /// Addresses of pods elsewhere, and every pod that claims one. Never empty.
-    pub(crate) remote: BTreeMap<IpAddr, Vec<&'a Pod>>,
-    /// Addresses of this node.
-    pub(crate) hosts: BTreeSet<IpAddr>,
-    /// Addresses of other nodes.
-    pub(crate) nodes: BTreeSet<IpAddr>,
+/// This node's endpoints, and the nodes. Small, and made anew whenever one of them changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Roster {
+    /// Pods of this switch whose object is known, and the addresses of all their attached interfaces.
+    pub(crate) local: BTreeMap<Name, BTreeSet<IpAddr>>,
+    owned: HashSet<IpAddr>,
     /// Attached here, but nobody knows to whom: such an endpoint is isolated.
-    pub(crate) unknown: BTreeSet<IpAddr>,
+    unknown: HashSet<IpAddr>,
+    /// Addresses of this node.
+    hosts: HashSet<IpAddr>,
+    /// Addresses of other nodes.
+    nodes: HashSet<IpAddr>,
 }
 
-impl<'a> Roster<'a> {
-    pub(crate) fn new(compiler: &'a Compiler) -> Self {
-        let mut local: BTreeMap<(&str, &str), LocalPod<'a>> = BTreeMap::new();
-        let mut unknown = BTreeSet::new();
-        for endpoint in compiler.endpoints.values() {
+/// Who has an address that is no local pod's.
+#[derive(Debug)]
+pub(crate) enum Owner<'a> {
+    Unknown,
+    Host,
+    Node,
+    /// Every pod that claims it. Never empty.
+    Pods(Vec<&'a Pod>),
+    /// Nobody that is known.
+    Outsider,
+}
+
+impl Roster {
+    pub(crate) fn new(state: &State) -> Self {
+        let mut roster = Roster::default();
+        for endpoint in state.endpoints.values() {
             let name = (endpoint.pod.namespace.clone(), endpoint.pod.name.clone());
-            let pod = compiler.pods.get(&name).filter(|pod| {
+            let is_known = state.pods.get(&name).is_some_and(|pod| {
                 let key = PodKey { namespace: name.0.clone(), name: name.1.clone(), uid: pod.uid.clone() };
                 // A later pod of the same name has other labels. A terminated pod owns no address, and a pod on the host's
                 // network is its node.
                 key.is_same_pod(&endpoint.pod) && !pod.is_terminated() && !pod.host_network
             });
-            match pod {
-                Some(pod) => local
-                    .entry((&pod.namespace, &pod.name))
-                    .or_insert_with(|| LocalPod { pod, addresses: BTreeSet::new() })
-                    .addresses
-                    .extend(&endpoint.addresses),
-                None => unknown.extend(&endpoint.addresses),
+            match is_known {
+                true => roster.local.entry(name).or_default().extend(&endpoint.addresses),
+                false => roster.unknown.extend(&endpoint.addresses),
             }
         }
-        let owned: BTreeSet<IpAddr> = local.values().flat_map(|pod| pod.addresses.iter().copied()).collect();
-        unknown.retain(|address| !owned.contains(address));
-        let is_here = |address: &IpAddr| owned.contains(address) || unknown.contains(address);
+        roster.owned = roster.local.values().flatten().copied().collect();
+        let is_here = |roster: &Roster, address: &IpAddr| {
+            roster.owned.contains(address) || roster.unknown.contains(address)
+        };
 
         // A node is this one when it is called so or has one of our addresses; then all it has are ours.
-        let mut hosts = compiler.host_addresses.clone();
-        let mut own_names: BTreeSet<&str> = compiler.node_name.as_deref().into_iter().collect();
-        let on_nodes = || compiler.pods.values().filter(|pod| pod.host_network && !pod.is_terminated());
-        let is_ours = |addresses: &[IpAddr]| addresses.iter().any(|a| compiler.host_addresses.contains(a));
-        own_names.extend(compiler.nodes.values().filter(|n| is_ours(&n.addresses)).map(|n| n.name.as_str()));
+        let mut own_names: BTreeSet<&str> = state.node_name.as_deref().into_iter().collect();
+        let is_ours = |addresses: &[IpAddr]| addresses.iter().any(|a| state.host_addresses.contains(a));
+        own_names.extend(state.nodes.values().filter(|n| is_ours(&n.addresses)).map(|n| n.name.as_str()));
+        let on_nodes = || state.pods.on_nodes();
         own_names
             .extend(on_nodes().filter(|p| is_ours(&p.addresses)).filter_map(|pod| pod.node_name.as_deref()));
-        let mut nodes = BTreeSet::new();
-        let of_nodes = compiler.nodes.values().map(|node| (Some(node.name.as_str()), &node.addresses));
+        roster.hosts.extend(&state.host_addresses);
+        let of_nodes = state.nodes.values().map(|node| (Some(node.name.as_str()), &node.addresses));
         let of_pods = on_nodes().map(|pod| (pod.node_name.as_deref(), &pod.addresses));
         for (name, addresses) in of_nodes.chain(of_pods) {
-            let addresses = addresses.iter().filter(|address| !is_here(address)).copied();
-            match name.is_some_and(|name| own_names.contains(name)) {
-                true => hosts.extend(addresses),
-                false => nodes.extend(addresses),
-            }
-        }
-        nodes.retain(|address| !hosts.contains(address));
-
-        let mut remote: BTreeMap<IpAddr, Vec<&'a Pod>> = BTreeMap::new();
-        for pod in compiler.pods.values() {
-            if pod.host_network
-                || pod.is_terminated()
-                || local.contains_key(&(pod.namespace.as_str(), pod.name.as_str()))
-            {
-                continue;
-            }
-            for address in &pod.addresses {
-                if !is_here(address) && !hosts.contains(address) && !nodes.contains(address) {
-                    remote.entry(*address).or_default().push(pod);
+            let is_own = name.is_some_and(|name| own_names.contains(name));
+            for address in addresses {
+                match is_own {
+                    _ if is_here(&roster, address) => {}
+                    true => drop(roster.hosts.insert(*address)),
+                    false => drop(roster.nodes.insert(*address)),
                 }
             }
         }
-        for claimants in remote.values_mut() {
-            // Of several, those that run; of those, what is certain decides (see `peers`).
-            let runs = |pod: &&Pod| matches!(pod.phase, Some(Phase::Running) | None);
-            if claimants.iter().any(runs) {
-                claimants.retain(runs);
-            }
+        roster.unknown.retain(|address| !roster.owned.contains(address));
+        roster
+    }
+
+    /// Every address this speaks of.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.owned.iter().chain(&self.unknown).chain(&self.hosts).chain(&self.nodes);
+        all.copied()
+    }
+
+    /// Notes the addresses that may have another owner now.
+    pub(crate) fn compare(&self, other: &Roster, state: &State, changes: &mut Changes) {
+        for (one, other) in [
+            (&self.owned, &other.owned),
+            (&self.unknown, &other.unknown),
+            (&self.hosts, &other.hosts),
+            (&self.nodes, &other.nodes),
+        ] {
+            changes.addresses.extend(one.symmetric_difference(other));
         }
-        Roster { local: local.into_values().collect(), remote, hosts, nodes, unknown }
+        let is_in_one = |name: &&Name| self.local.contains_key(*name) != other.local.contains_key(*name);
+        for name in self.local.keys().chain(other.local.keys()).filter(is_in_one) {
+            changes.addresses.extend(state.pods.get(name).into_iter().flat_map(|pod| &pod.addresses));
+        }
+    }
+
+    pub(crate) fn owner<'a>(&self, state: &'a State, address: IpAddr) -> Owner<'a> {
+        if self.unknown.contains(&address) {
+            return Owner::Unknown;
+        }
+        if self.hosts.contains(&address) {
+            return Owner::Host;
+        }
+        if self.owned.contains(&address) {
+            return Owner::Outsider;
+        }
+        if self.nodes.contains(&address) {
+            return Owner::Node;
+        }
+        let claimants = state.pods.claimants(address);
+        let mut pods: Vec<&Pod> =
+            claimants.filter(|(name, _)| !self.local.contains_key(*name)).map(|(_, pod)| pod).collect();
+        // Of several, those that run; of those, what is certain decides (see `peers`).
+        let runs = |pod: &&Pod| matches!(pod.phase, Some(Phase::Running) | None);
+        if pods.iter().any(runs) {
+            pods.retain(runs);
+        }
+        if pods.is_empty() { Owner::Outsider } else { Owner::Pods(pods) }
     }
 }
