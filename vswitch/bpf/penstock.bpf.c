@@ -138,13 +138,24 @@ static __always_inline __u32 steer(__u32 folded, __u8 protocol, __u32 ports, __u
 	return ((__u64)mixed * workers) >> 32;
 }
 
-/* The ports of TCP, UDP and SCTP, host order, or 0. */
-static __always_inline __u32 l4_ports(struct __sk_buff *skb, __u32 offset, __u8 protocol)
+static __always_inline bool has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+/* The ports of TCP, UDP and SCTP, host order, or 0: where they are in the linear part, nearly always. */
+static __always_inline __u32 l4_ports(const void *l4, const void *end, __u8 protocol)
+{
+	if (!has_ports(protocol) || l4 + 4 > end)
+		return 0;
+	return bpf_ntohl(*(const __u32 *)l4);
+}
+
+/* The same, behind IPv4 options. */
+static __always_inline __u32 l4_ports_at(struct __sk_buff *skb, __u32 offset, __u8 protocol)
 {
 	__u32 ports;
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
-		return 0;
-	if (bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
+	if (!has_ports(protocol) || bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
 		return 0;
 	return bpf_ntohl(ports);
 }
@@ -167,11 +178,15 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	/* A pod that raised its own MTU: the trunk and the receiver cannot carry what it sends. */
 	if (skb->gso_size ? skb->gso_size + 28 > port->mtu : skb->len > port->mtu + ETH_HLEN)
 		return drop(port_id, PORT_TOO_BIG, frames);
-	if (bpf_skb_pull_data(skb, skb->len < 64 ? skb->len : 64))
-		return drop(port_id, PORT_TRUNCATED, frames);
-
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
+	/* Headers are in the linear part, nearly always: the helper's call costs more than all that is read here. */
+	if (data + 64 > end && end - data < skb->len) {
+		if (bpf_skb_pull_data(skb, skb->len < 64 ? skb->len : 64))
+			return drop(port_id, PORT_TRUNCATED, frames);
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
 	struct ethhdr *eth = data;
 	if ((void *)(eth + 1) > end)
 		return drop(port_id, PORT_TRUNCATED, frames);
@@ -190,7 +205,8 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		protocol = ip->protocol;
 		folded = bpf_ntohl(ip->saddr ^ ip->daddr);
 		if (!(ip->frag_off & bpf_htons(0x3fff)))
-			ports = l4_ports(skb, ETH_HLEN + ip->ihl * 4, protocol);
+			ports = ip->ihl == 5 ? l4_ports(ip + 1, end, protocol) :
+					       l4_ports_at(skb, ETH_HLEN + ip->ihl * 4, protocol);
 		break;
 	}
 	case bpf_htons(ETH_P_IPV6): {
@@ -208,7 +224,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		}
 		folded = bpf_ntohl(source[0] ^ source[1] ^ source[2] ^ source[3] ^ destination[0] ^ destination[1] ^
 				   destination[2] ^ destination[3]);
-		ports = l4_ports(skb, ETH_HLEN + sizeof(*ip), protocol);
+		ports = l4_ports(ip + 1, end, protocol);
 		break;
 	}
 	case bpf_htons(ETH_P_ARP): {
@@ -251,9 +267,12 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		return drop(port_id, PORT_BUDGET, frames);
 	__sync_fetch_and_add(&spent->frames, frames);
 
-	__u8 tag[ETH_ALEN] = { TAG_0, TAG_1, TAG_FROM_PORT, port_id >> 8, port_id, 0 };
-	if (bpf_skb_store_bytes(skb, 0, tag, ETH_ALEN, 0))
-		return drop(port_id, PORT_TRUNCATED, frames);
+	eth->h_dest[0] = TAG_0;
+	eth->h_dest[1] = TAG_1;
+	eth->h_dest[2] = TAG_FROM_PORT;
+	eth->h_dest[3] = port_id >> 8;
+	eth->h_dest[4] = port_id;
+	eth->h_dest[5] = 0;
 	count_port(port_id, PORT_SENT, frames);
 	count_queue(worker, QUEUE_SENT, frames);
 	return bpf_redirect(near, 0);
@@ -274,11 +293,11 @@ int host(struct __sk_buff *skb)
 SEC("classifier")
 int trunk(struct __sk_buff *skb)
 {
-	__u8 tag[ETH_ALEN];
+	struct ethhdr *eth = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
 	__u32 port_id = PORTS_MAX;
-	if (!bpf_skb_load_bytes(skb, 0, tag, sizeof(tag)) && tag[0] == TAG_0 && tag[1] == TAG_1 &&
-	    tag[2] == TAG_TO_PORT)
-		port_id = (__u32)tag[3] << 8 | tag[4];
+	if ((void *)(eth + 1) <= end && eth->h_dest[0] == TAG_0 && eth->h_dest[1] == TAG_1 && eth->h_dest[2] == TAG_TO_PORT)
+		port_id = (__u32)eth->h_dest[3] << 8 | eth->h_dest[4];
 	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
 	if (!port || !port->ifindex) {
 		count_queue(0, QUEUE_BAD_TAG, 1);
@@ -287,8 +306,9 @@ int trunk(struct __sk_buff *skb)
 	/* redirect_peer does not look at the MTU. */
 	if (!skb->gso_size && skb->len > port->mtu + ETH_HLEN)
 		return drop(port_id, PORT_TOO_BIG, 1);
-	if (bpf_skb_store_bytes(skb, 0, port->mac, ETH_ALEN, 0))
+	if ((void *)(eth + 1) > end)
 		return drop(port_id, PORT_TRUNCATED, 1);
+	__builtin_memcpy(eth->h_dest, port->mac, ETH_ALEN);
 	count_port(port_id, PORT_DELIVERED, skb->gso_segs ? skb->gso_segs : 1);
 	return bpf_redirect_peer(port->ifindex, 0);
 }

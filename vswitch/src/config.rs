@@ -45,6 +45,8 @@ pub struct Config {
     /// Keep flow tables in shared memory, so that they outlive the process.
     pub shm: bool,
     pub direct: Vec<DirectPort>,
+    /// tc programs as filters of a `clsact` qdisc also where the kernel has TCX links.
+    pub tc_filters: bool,
 }
 
 /// What a worker without work does.
@@ -193,6 +195,9 @@ pub struct Flags {
     /// Keep flow tables in shared memory, so that connections outlive a restart [default: true]
     #[arg(long, value_name = "BOOL")]
     pub shm: Option<bool>,
+    /// Attach programs as tc filters, as on kernels before 6.6, also where there are TCX links
+    #[arg(long, hide = true)]
+    pub tc_filters: bool,
 }
 
 impl Config {
@@ -341,6 +346,7 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
         polling: flags.polling.or(file.polling).unwrap_or_default(),
         mtu,
         pod_ranges,
+        tc_filters: flags.tc_filters,
         frames_per_worker,
         flows_max,
         ports_max,

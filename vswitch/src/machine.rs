@@ -96,6 +96,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         workers: config.workers,
         mtu: config.mtu,
         pod_ranges: config.pod_ranges.clone(),
+        tc_filters: config.tc_filters,
     };
     let mut notes = Vec::new();
     if config.ports_max > PORTS_MAX {
@@ -264,6 +265,7 @@ impl Kernel for Machine {
                     _ => {}
                 }
             }
+            programs.forget_tc(host_end);
             programs.clear_port(port).map_err(KernelError::new)
         })
     }
@@ -306,8 +308,17 @@ impl Kernel for Machine {
     }
 
     fn drops(&mut self) -> Vec<(Option<PortId>, DropReason, u64)> {
-        let ports = self.ports.iter().copied().chain([PortId::HOST]);
-        let mut drops = lock(&self.programs).drops(ports);
+        let ports = || self.ports.iter().copied().chain([PortId::HOST]);
+        let mut drops = lock(&self.programs).drops(ports());
+        // Without an answer the interfaces' own drops are not told; everything else still is.
+        let refused = self.inside(|_, netlink| netlink.dropped_on_receipt().map_err(KernelError::new));
+        if let Ok(refused) = refused {
+            let programs = lock(&self.programs);
+            drops.extend(ports().filter_map(|port| {
+                let count = *refused.get(&programs.port(port)?.ifindex)?;
+                (count > 0).then_some((Some(port), DropReason::Interface, count))
+            }));
+        }
         let lost: u64 = self
             .sockets
             .iter()

@@ -29,8 +29,9 @@ const HEADERS_LEN: usize = 42;
 /// `struct plan` and `struct arrivals` of bench.bpf.c.
 const PLAN_WORDS: usize = 12;
 const ARRIVALS_WORDS: usize = 4;
-/// Frames of one system call: some 50 ms.
-const FRAMES_PER_CALL: u32 = 100_000;
+/// Frames of one system call. Between two calls the kernel waits for a grace period, some 10 ms in which nothing is offered and a
+/// fast path idles: calls are long.
+const FRAMES_PER_CALL: u32 = 1_000_000;
 /// The counter takes 0 for "none yet".
 const FIRST_SEQUENCE: u64 = 1;
 const DRAIN: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 
 use super::load::DESTINATION_PORT;
 use super::subject::Subject;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use penstock_api::DropReason;
 use penstock_api::message::gateway;
 use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
@@ -46,7 +46,7 @@ impl Ours {
 }
 
 /// `rules` ports are open to the sender, the load's and `ports` among them; everything else is shut, both ways.
-fn policy(rules: usize, ports: &[u16]) -> String {
+pub(super) fn policy(rules: usize, ports: &[u16]) -> String {
     let mut open = String::new();
     let mut list = |protocol: &str, port: u16| {
         let _ = writeln!(open, "    - {{protocol: {protocol}, port: {port}}}");
@@ -95,15 +95,20 @@ impl Subject for Ours {
     }
 
     fn drops(&mut self) -> String {
-        let Ok(now) = self.lab.all_drops().context("drops") else { return String::new() };
-        let before = |reason| self.drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, frames)| *frames);
-        let new: Vec<String> = now
-            .iter()
-            .map(|(reason, frames)| (reason, frames - before(*reason)))
-            .filter(|(_, frames)| *frames > 0)
-            .map(|(reason, frames)| format!("{reason} {frames}"))
-            .collect();
-        self.drops = now;
-        new.join(", ")
+        new_drops(&self.lab, &mut self.drops)
     }
+}
+
+/// What a switch dropped since `seen` was written, and writes it anew.
+pub(super) fn new_drops(lab: &Lab, seen: &mut Vec<(DropReason, u64)>) -> String {
+    let Ok(now) = lab.all_drops() else { return String::new() };
+    let before = |reason| seen.iter().find(|(r, _)| *r == reason).map_or(0, |(_, frames)| *frames);
+    let new: Vec<String> = now
+        .iter()
+        .map(|(reason, frames)| (reason, frames - before(*reason)))
+        .filter(|(_, frames)| *frames > 0)
+        .map(|(reason, frames)| format!("{reason} {frames}"))
+        .collect();
+    *seen = now;
+    new.join(", ")
 }

@@ -32,7 +32,9 @@ pub(crate) struct Row {
     pub(crate) to_bridge: Option<f64>,
     /// Ours divided by this one's; absent where it would say nothing.
     pub(crate) ours_to_this: Option<f64>,
-    /// The ratio that has to be reached, where there is one.
+    /// As `ours_to_this`, for our switch with the same kind of ports as the peers'.
+    pub(crate) direct_to_this: Option<f64>,
+    /// The ratio that `ours_to_this` has to reach, where there is one.
     pub(crate) target: Option<f64>,
     pub(crate) note: String,
 }
@@ -76,6 +78,7 @@ impl Report {
             "MAX",
             "/BRIDGE",
             "OURS/THIS",
+            "DIRECT/THIS",
             "TARGET",
             "NOTE",
         ]);
@@ -90,6 +93,7 @@ impl Report {
                 format!("{:.3}", f.max),
                 ratio(row.to_bridge),
                 ratio(row.ours_to_this),
+                ratio(row.direct_to_this),
                 ratio(row.target),
                 row.note.clone(),
             ]);
@@ -144,6 +148,7 @@ mod tests {
             figures: Figures::of(vec![1.0]),
             to_bridge: None,
             ours_to_this,
+            direct_to_this: None,
             target: Some(1.2),
             note: String::new(),
         };

@@ -107,6 +107,9 @@ reasons! {
     KernelNoPort = "kernel_no_port",
     /// In the kernel: the frame is longer than the trunk can carry; the pod raised its own MTU.
     KernelTooBig = "kernel_too_big",
+    /// In the kernel: the port's interface did not let it in. Longer than the MTU allows (the pod raised its own), or the
+    /// interface was down, or its program was gone.
+    Interface = "interface",
     /// The reject action: dropped and answered.
     Rejected = "rejected",
     /// The action is one this version cannot carry out (proxy, DNS hold): fail closed.

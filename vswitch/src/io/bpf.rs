@@ -1,7 +1,7 @@
 //! The kernel's part, loaded and attached.
 //!
-//! Maps are pinned and outlive the process: a new switch finds the ports of the old one. The tc programs are attached with
-//! netlink, so that they live as long as their interface; the XDP programs of the trunks' far ends live as long as this process
+//! Maps are pinned and outlive the process: a new switch finds the ports of the old one. So are the links of the tc programs,
+//! which live as long as their interface; the XDP programs of the trunks' far ends live as long as this process
 //! (without it the far ends lead nowhere, which is what is wanted).
 
 use super::maps::{
@@ -9,13 +9,14 @@ use super::maps::{
     WORKERS_MAX, XSKS_MAX,
 };
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{SchedClassifier, TcAttachType, Xdp, tc};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, tc};
 use aya::{Ebpf, EbpfLoader};
 use penstock_api::{DropReason, PortId, WorkerId};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
 
@@ -30,6 +31,9 @@ const MAPS: [&str; 9] = [
     "PORT_COUNTS",
     "QUEUE_COUNTS",
 ];
+
+/// The directory of the pinned links, beside the maps. Each is named after its interface.
+const LINKS: &str = "links";
 
 /// The handle and priority our filters have: a second attempt to attach meets the first, whoever made it.
 const FILTER_PRIORITY: u16 = 1;
@@ -105,6 +109,8 @@ impl XdpProgram {
 /// The loaded programs and their maps. Methods that name an interface must run in the instance's namespace.
 pub struct Programs {
     ebpf: Ebpf,
+    pins: PathBuf,
+    tc_filters: bool,
     ports: Array<MapData, PortEntry>,
     port_by_ifindex: HashMap<MapData, u32, u32>,
     settings: Array<MapData, Settings>,
@@ -121,9 +127,12 @@ impl std::fmt::Debug for Programs {
 }
 
 impl Programs {
-    /// Loads the programs over the maps pinned in `pins`, making those that are missing.
-    pub fn load(pins: &Path) -> Result<Programs, BpfError> {
-        std::fs::create_dir_all(pins).map_err(|e| BpfError::PinDirectory(pins.display().to_string(), e))?;
+    /// Loads the programs over the maps pinned in `pins`, making those that are missing. `tc_filters`: tc programs are
+    /// attached as filters also where links could be had.
+    pub fn load(pins: &Path, tc_filters: bool) -> Result<Programs, BpfError> {
+        let links = pins.join(LINKS);
+        std::fs::create_dir_all(&links)
+            .map_err(|e| BpfError::PinDirectory(links.display().to_string(), e))?;
         let mut loader = EbpfLoader::new();
         for map in MAPS {
             loader.map_pin_path(map, pins.join(map));
@@ -154,6 +163,8 @@ impl Programs {
             port_counts: map!("PORT_COUNTS", PerCpuArray<MapData, u64>),
             queue_counts: map!("QUEUE_COUNTS", PerCpuArray<MapData, u64>),
             ebpf,
+            pins: pins.to_owned(),
+            tc_filters,
         })
     }
 
@@ -164,13 +175,49 @@ impl Programs {
     }
 
     /// Attaches a tc program to the ingress of an interface. One that is there already stays: true says it was.
+    ///
+    /// As a pinned TCX link where the kernel has those (6.6), which a frame reaches without the classifiers' machinery; as a
+    /// filter of a `clsact` qdisc elsewhere. Both outlive this process.
     pub fn attach_tc(&mut self, program: TcProgram, interface: &str) -> Result<bool, BpfError> {
+        let why = match self.attach_tcx(program, interface) {
+            Ok(was_there) => return Ok(was_there),
+            Err(why) => why,
+        };
+        self.attach_filter(program, interface).map_err(|filter| BpfError::Attach {
+            program: program.name(),
+            interface: interface.to_owned(),
+            error: format!("as a filter: {filter}; as a TCX link: {why}"),
+        })
+    }
+
+    fn attach_tcx(&mut self, program: TcProgram, interface: &str) -> Result<bool, String> {
+        if self.tc_filters {
+            return Err("filters were asked for".to_owned());
+        }
         let name = program.name();
-        let failed =
-            |error: String| BpfError::Attach { program: name, interface: interface.to_owned(), error };
+        let (_, attached) =
+            SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| chain(&error))?;
+        if attached.iter().any(|program| program.name_as_str() == Some(name)) {
+            return Ok(true);
+        }
+        let classifier = classifier(&mut self.ebpf, name).map_err(|error| chain(&error))?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let link = classifier
+            .attach_with_options(interface, TcAttachType::Ingress, options)
+            .and_then(|link| classifier.take_link(link))
+            .map_err(|error| chain(&error))?;
+        let pin = self.pins.join(LINKS).join(interface);
+        // One of an earlier interface of that name leads nowhere.
+        let _ = std::fs::remove_file(&pin);
+        let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
+        link.pin(&pin).map_err(|error| format!("{}: {}", pin.display(), chain(&error)))?;
+        Ok(false)
+    }
+
+    fn attach_filter(&mut self, program: TcProgram, interface: &str) -> Result<bool, String> {
         // An error here means there is one already, or that the next step fails and says why.
         let _ = tc::qdisc_add_clsact(interface);
-        let classifier = classifier(&mut self.ebpf, name)?;
+        let classifier = classifier(&mut self.ebpf, program.name()).map_err(|error| chain(&error))?;
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: FILTER_PRIORITY,
             handle: TcHandle::new(0, FILTER_HANDLE),
@@ -178,19 +225,19 @@ impl Programs {
         });
         match classifier.attach_with_options(interface, TcAttachType::Ingress, options) {
             Ok(link) => {
-                let link = classifier.take_link(link).map_err(|e| failed(e.to_string()))?;
+                let link = classifier.take_link(link).map_err(|error| chain(&error))?;
                 // The filter belongs to the interface now, not to this process.
                 std::mem::forget(link);
                 Ok(false)
             }
             Err(error) if is_exists(&error) => Ok(true),
-            Err(error) => Err(failed(chain(&error))),
+            Err(error) => Err(chain(&error)),
         }
     }
 
-    /// Takes a program off, for replacing it by a newer build.
-    pub fn detach_tc(&mut self, program: TcProgram, interface: &str) {
-        let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, program.name());
+    /// Forgets the link of an interface that is gone.
+    pub fn forget_tc(&self, interface: &str) {
+        let _ = std::fs::remove_file(self.pins.join(LINKS).join(interface));
     }
 
     /// Attaches the XDP program, natively if the driver can. Says which it was, and why not the better one.

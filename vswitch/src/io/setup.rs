@@ -44,6 +44,8 @@ pub struct Plan {
     pub workers: usize,
     pub mtu: u16,
     pub pod_ranges: Vec<IpNet>,
+    /// See [`Programs::load`].
+    pub tc_filters: bool,
 }
 
 /// What is there.
@@ -97,7 +99,7 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
                 let _ = sysctl::set(path, "0");
             }
             let netlink = Netlink::open()?;
-            let mut programs = Programs::load(&plan.instance.bpf_dir())?;
+            let mut programs = Programs::load(&plan.instance.bpf_dir(), plan.tc_filters)?;
             let host_mac = ensure_host_link(plan, &netlink, &host_netns, &mut programs)?;
             let trunks = ensure_trunks(plan, &netlink, &mut programs)?;
             Ok((programs, host_mac, trunks))

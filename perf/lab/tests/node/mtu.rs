@@ -86,5 +86,7 @@ fn a_pod_that_raises_its_own_mtu_loses_its_big_frames_and_keeps_its_small_ones()
         assert_eq!(web.connect_within(to, TCP, LONG), Reached, "{to}");
         assert_eq!(watch.count(), 0);
     }
+    let counted = lab.drops(DropReason::Interface) + lab.drops(DropReason::KernelTooBig);
+    assert_eq!(counted, 20, "ten datagrams of each family went nowhere");
     lab.assert_frames_conserved();
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{LONG, TCP, by_hand, inside, is_to, shop, until, workers};
 use penstock_lab::Outcome::{Reached, TimedOut};
-use penstock_lab::{CniCall, CniFailure, Lab, Pod};
+use penstock_lab::{CniCall, CniFailure, Lab, LabOptions, Pod};
 
 fn check(lab: &Lab, pod: &Pod) -> Result<(), CniFailure> {
     let mut call = CniCall { command: "CHECK".to_owned(), ..pod.cni_call().clone() };
@@ -17,9 +17,19 @@ fn detach_xdp(lab: &Lab) {
     let links: Vec<_> = aya::programs::loaded_links()
         .filter_map(Result::ok)
         .filter(|link| programs.contains(&link.program_id()))
+        .filter(|link| matches!(link.link_type(), Ok(aya::programs::links::LinkType::Xdp)))
         .collect();
     assert_eq!(links.len(), 1, "one worker has one far end");
     by_hand(lab.host(), &["bpftool", "link", "detach", "id", &links[0].id().to_string()]);
+}
+
+/// Takes a tc program off an interface of the switch, whichever way it was attached.
+fn remove_program(lab: &Lab, interface: &str) {
+    let link = lab.instance().bpf_dir().join("links").join(interface);
+    match link.exists() {
+        true => by_hand(lab.host(), &["bpftool", "link", "detach", "pinned", &link.display().to_string()]),
+        false => by_hand(&inside(lab), &["tc", "filter", "del", "dev", interface, "ingress"]),
+    }
 }
 
 fn host_end(lab: &Lab, pod: &Pod) -> String {
@@ -41,7 +51,7 @@ fn without_its_program_a_pod_sends_nothing_and_a_check_says_so_and_mends_it() {
     let arrived = db.watch("eth0", is_to(db.v4().into()));
     let at_host = lab.host().watch(&lab.instance().host_interface(), is_to(db.v4().into()));
     let end = host_end(&lab, &web);
-    by_hand(&inside(&lab), &["tc", "filter", "del", "dev", &end, "ingress"]);
+    remove_program(&lab, &end);
     assert_eq!(web.connect(db.v4(), TCP), TimedOut);
     assert_eq!(web.ping(lab.host().v4()), TimedOut);
     assert_eq!((arrived.count(), at_host.count()), (0, 0));
@@ -56,7 +66,7 @@ fn without_its_program_a_pod_sends_nothing_and_a_check_says_so_and_mends_it() {
 fn without_the_trunks_program_nothing_is_delivered_and_a_check_says_so() {
     let (lab, web, db) = shop("notru", workers(1));
     let arrived = db.watch("eth0", is_to(db.v4().into()));
-    by_hand(&inside(&lab), &["tc", "filter", "del", "dev", "trunk0", "ingress"]);
+    remove_program(&lab, "trunk0");
     assert_eq!(web.connect(db.v4(), TCP), TimedOut);
     assert_eq!(lab.host().connect(db.v4(), TCP), TimedOut);
     assert_eq!(arrived.count(), 0);
@@ -80,7 +90,7 @@ fn without_the_program_of_the_far_end_nothing_reaches_the_switch_and_a_check_say
 fn without_the_hosts_program_the_host_reaches_no_pod() {
     let (lab, web, db) = shop("nohos", workers(1));
     let arrived = db.watch("eth0", is_to(db.v4().into()));
-    by_hand(&inside(&lab), &["tc", "filter", "del", "dev", "host0", "ingress"]);
+    remove_program(&lab, "host0");
     assert_eq!(lab.host().connect(db.v4(), TCP), TimedOut);
     assert_eq!(arrived.count(), 0);
     assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached, "pods are not concerned");
@@ -92,7 +102,7 @@ fn programs_that_were_removed_are_back_after_a_restart() {
     let (lab, web, db) = shop("back", workers(1));
     let end = host_end(&lab, &web);
     for interface in [end.as_str(), "trunk0", "host0"] {
-        by_hand(&inside(&lab), &["tc", "filter", "del", "dev", interface, "ingress"]);
+        remove_program(&lab, interface);
     }
     detach_xdp(&lab);
     assert_eq!(web.connect(db.v4(), TCP), TimedOut);
@@ -101,4 +111,20 @@ fn programs_that_were_removed_are_back_after_a_restart() {
     assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached);
     assert_eq!(lab.host().connect_within(db.v6(), TCP, LONG), Reached);
     until("a check finds nothing wrong", || check(&lab, &web).is_ok());
+}
+
+#[test]
+fn programs_attached_as_filters_for_older_kernels_carry_everything_and_outlive_the_switch() {
+    let options = LabOptions { switch_arguments: vec!["--tc-filters".into()], ..workers(1) };
+    let (lab, web, db) = shop("filters", options);
+    assert!(!lab.instance().bpf_dir().join("links").join("trunk0").exists(), "it is a link");
+    assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached);
+    crate::common::kill_switch(&lab, nix::sys::signal::Signal::SIGKILL);
+    lab.start_switch().unwrap();
+    assert_eq!(web.connect_within(db.v6(), TCP, LONG), Reached);
+    assert_eq!(lab.host().connect_within(db.v4(), TCP, LONG), Reached);
+    remove_program(&lab, &host_end(&lab, &web));
+    assert_eq!(web.connect(db.v4(), TCP), TimedOut);
+    check(&lab, &web).expect_err("CHECK found nothing wrong");
+    assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached, "a check mends it");
 }

@@ -7,6 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -159,6 +160,22 @@ impl Netlink {
         message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
         let answers = self.dump(About::new("list", &"the links"), RouteNetlinkMessage::GetLink(message))?;
         Ok(answers.into_iter().filter_map(as_link).collect())
+    }
+
+    /// What each interface of the namespace dropped on receipt, by index: frames longer than its MTU allows, frames that came
+    /// while it was down, and those that nobody took.
+    pub fn dropped_on_receipt(&self) -> Result<BTreeMap<u32, u64>, NetError> {
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump(About::new("read the counters of", &"the links"), message)?;
+        let dropped = answers.into_iter().filter_map(|answer| {
+            let RouteNetlinkMessage::NewLink(message) = answer else { return None };
+            let dropped = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(stats.rx_dropped),
+                _ => None,
+            });
+            Some((message.header.index, dropped?))
+        });
+        Ok(dropped.collect())
     }
 
     /// Sets a link up or down.
