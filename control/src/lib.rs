@@ -9,6 +9,7 @@
 //! | [`source`] | a directory watched live: last good versions, deletions, duplicates |
 //! | [`compile`] | the pure core: events in, an [`Artefact`](penstock_api::Artefact) out; no I/O, no clock |
 //! | [`agent`] | the process around it: follows the switch's endpoints, installs generations, says what is wrong |
+//! | [`lint`] | what is wrong with files of objects, and what is probably not meant |
 //! | [`simulate`] | the same judged without a switch, for the operator |
 //!
 //! Promises: an object that cannot be read changes nothing; nothing is installed before the first full look at the
@@ -16,6 +17,7 @@
 
 pub mod agent;
 pub mod compile;
+pub mod lint;
 pub mod load;
 pub mod objects;
 pub mod simulate;

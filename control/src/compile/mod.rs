@@ -20,19 +20,19 @@
 //! it (the reference, the lookup and the switch do).
 
 mod cidr;
-mod cilium;
+pub(crate) mod cilium;
 mod force;
 mod identity;
-mod kubernetes;
+pub(crate) mod kubernetes;
 mod limits;
 mod matching;
 mod memo;
 mod peers;
 mod program;
 mod roster;
-mod rule;
+pub(crate) mod rule;
 mod select;
-mod state;
+pub(crate) mod state;
 
 use crate::objects::{Kind, NotEnforced, Object, ObjectKey, Pod};
 use memo::Memo;

@@ -14,6 +14,7 @@ mod document;
 mod json;
 mod kinds;
 mod listing;
+mod locate;
 mod meta;
 mod names;
 mod pod;
@@ -23,6 +24,7 @@ mod validate;
 mod yaml;
 
 pub(crate) use listing::Listing;
+pub(crate) use locate::Locator;
 
 use crate::objects::{Object, ObjectKey};
 use serde::Serialize;

@@ -10,6 +10,7 @@ use crate::objects::{
 
 /// What reserved labels there are; another one is nobody's.
 const RESERVED: &[&str] = &[
+    "all",
     "host",
     "remote-node",
     "world",
