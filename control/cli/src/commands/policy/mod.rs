@@ -2,6 +2,7 @@
 
 mod flows;
 mod frames;
+mod lint;
 mod simulate;
 
 use crate::context::{Context, Format};
@@ -19,6 +20,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Check files of objects: errors, and warnings of what is probably not meant.
+    Lint(lint::Arguments),
     /// Judge connections under the policy of files, without a switch.
     Simulate(simulate::Arguments),
 }
@@ -31,6 +34,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     match &arguments.command {
+        Command::Lint(arguments) => lint::run(arguments, output, out),
         Command::Simulate(arguments) => simulate::run(context, arguments, output, out),
     }
 }
