@@ -2,6 +2,7 @@
 #
 #   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
 #   make test          every test; those that make network namespaces want root (or sudo)
+#   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
 #   make lint          formatting, clippy, dependencies
 #   make bench         measurements
 #   make setup         what the others need and this machine has not
@@ -16,7 +17,7 @@ ifneq ($(SUDO),)
 export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build demo demo-remove test lint bench clean
+.PHONY: help setup build demo demo-remove test vm lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,11 @@ test:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --test '*' -- --test-threads=1
 	cargo test --workspace --doc
+
+# The CPU is emulated too: minutes, and no figures.
+vm:
+	cargo build --workspace --bins
+	perf/vm/run 7.2
 
 lint:
 	cargo fmt --all --check

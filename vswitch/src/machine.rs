@@ -27,6 +27,7 @@ use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
 use sockets::{Bench, Builder, direct_places, direct_slot, fd_of};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +60,9 @@ pub struct Machine {
     programs: Arc<Mutex<Programs>>,
     devices: Vec<Vec<DeviceStatus>>,
     sockets: Sockets,
+    /// Open as long as direct ports are to receive.
+    #[expect(dead_code, reason = "held, not used")]
+    receptions: Vec<OwnedFd>,
     ports: Vec<PortId>,
     notes: Vec<String>,
 }
@@ -121,8 +125,14 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let inside = Arc::new(Netns::open(config.instance.netns()).map_err(SetupError::from)?);
     let outside = Arc::new(Netns::current().map_err(SetupError::from)?);
 
-    let mut builder =
-        Builder { config, sockets: &sockets, programs: &programs, notes: &mut notes, attached: Vec::new() };
+    let mut builder = Builder {
+        config,
+        sockets: &sockets,
+        programs: &programs,
+        notes: &mut notes,
+        attached: Vec::new(),
+        receptions: Vec::new(),
+    };
     let mut engines = Vec::new();
     let mut devices = Vec::new();
     for (worker, conntrack) in tables.into_iter().enumerate() {
@@ -177,9 +187,17 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         engines.push((engine, run));
         devices.push(statuses);
     }
+    let receptions = builder.receptions;
     let coalesce = watch::open_coalesce(&links, &mut notes);
-    let machine =
-        Machine { links, programs: Arc::clone(&programs), devices, sockets, ports: Vec::new(), notes };
+    let machine = Machine {
+        links,
+        programs: Arc::clone(&programs),
+        devices,
+        sockets,
+        receptions,
+        ports: Vec::new(),
+        notes,
+    };
     let workers = Workers { mailboxes: mailboxes.clone(), counters: counters.clone() };
     Ok((machine, workers, Idlers { engines, programs, counters, mailboxes, coalesce }))
 }

@@ -59,7 +59,7 @@ fn a_socket_that_was_closed_is_bound_again_and_again_and_no_frame_is_lost() {
         assert_eq!(xsk.receiving(), 512, "round {round}");
         xsk.close();
         assert_eq!(xsk.fd(), None);
-        memory.reclaim_from_kernel();
+        memory.reclaim_from_kernel(AreaKind::Copy);
         xsk.reopen(&mut memory, &mut fresh).unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
     assert!(xsk.fd().is_some());

@@ -15,11 +15,13 @@
 //! | [`netns`] | named network namespaces, and running code inside one |
 //! | [`route`] | links, addresses, routes and neighbours over one netlink socket |
 //! | [`offload`] | checksum, segmentation and VLAN offloads (ethtool) |
+//! | [`reception`] | which frames a NIC lets through |
 //! | [`sysctl`] | `/proc/sys`, which follows the namespace of the calling thread |
 
 mod error;
 pub mod netns;
 pub mod offload;
+pub mod reception;
 pub mod route;
 pub mod sysctl;
 

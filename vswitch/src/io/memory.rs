@@ -50,7 +50,6 @@ pub trait Backing: Send {}
 impl<T: Send> Backing for T {}
 
 pub struct Memory {
-    chunk_size: u32,
     /// By chunk number, over all areas.
     segments: Vec<Segment>,
     places: Vec<Place>,
@@ -63,6 +62,7 @@ pub struct Memory {
 /// One mapping.
 struct Area {
     base: NonNull<u8>,
+    chunk_size: u32,
     free: Vec<u32>,
     _backing: Box<dyn Backing>,
 }
@@ -90,36 +90,31 @@ impl Memory {
     /// `base` must point to `chunks * chunk_size` readable, writable bytes that live as long as `backing` and that nobody but
     /// this value and the kernel (within the chunks it was given) accesses.
     pub unsafe fn over(base: NonNull<u8>, chunks: u32, chunk_size: u32, backing: Box<dyn Backing>) -> Memory {
-        assert!(chunk_size > HEADROOM);
-        let none = Area { base: NonNull::dangling(), free: Vec::new(), _backing: Box::new(()) };
-        let mut memory = Memory {
-            chunk_size,
-            segments: Vec::new(),
-            places: Vec::new(),
-            split: 0,
-            areas: [Area { base, free: Vec::new(), _backing: backing }, none],
-        };
+        let area = Area { base, chunk_size, free: Vec::new(), _backing: backing };
+        let none = Area { base: NonNull::dangling(), chunk_size, free: Vec::new(), _backing: Box::new(()) };
+        let mut memory =
+            Memory { segments: Vec::new(), places: Vec::new(), split: chunks, areas: [area, none] };
         memory.number(AreaKind::Copy, chunks);
-        memory.split = chunks;
         memory
     }
 
     /// Adds the area of sockets that do not copy, of the process's own memory: for memory ports.
-    pub fn add_private(&mut self, chunks: u32) -> std::io::Result<()> {
-        let mut map = memmap2::MmapMut::map_anon(chunks as usize * self.chunk_size as usize)?;
+    pub fn add_private(&mut self, chunks: u32, chunk_size: u32) -> std::io::Result<()> {
+        let mut map = memmap2::MmapMut::map_anon(chunks as usize * chunk_size as usize)?;
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is not null");
         // SAFETY: as in `private`.
-        unsafe { self.add(base, chunks, Box::new(map)) };
+        unsafe { self.add(base, chunks, chunk_size, Box::new(map)) };
         Ok(())
     }
 
     /// Adds the area of sockets that do not copy.
     ///
     /// # Safety
-    /// As for [`Memory::over`], with this memory's chunk size.
-    pub unsafe fn add(&mut self, base: NonNull<u8>, chunks: u32, backing: Box<dyn Backing>) {
+    /// As for [`Memory::over`].
+    pub unsafe fn add(&mut self, base: NonNull<u8>, chunks: u32, chunk_size: u32, backing: Box<dyn Backing>) {
         assert_eq!(self.chunks(AreaKind::ZeroCopy), 0, "there is one already");
-        self.areas[AreaKind::ZeroCopy as usize] = Area { base, free: Vec::new(), _backing: backing };
+        self.areas[AreaKind::ZeroCopy as usize] =
+            Area { base, chunk_size, free: Vec::new(), _backing: backing };
         self.number(AreaKind::ZeroCopy, chunks);
     }
 
@@ -134,10 +129,11 @@ impl Memory {
     }
 
     fn number(&mut self, kind: AreaKind, chunks: u32) {
-        assert!(u64::from(chunks) * u64::from(self.chunk_size) < u64::from(u32::MAX));
+        let size = self.chunk_size(kind);
+        assert!(size > HEADROOM && u64::from(chunks) * u64::from(size) < u64::from(u32::MAX));
         let first = self.places.len() as u32;
         assert!(first.checked_add(chunks).is_some_and(|end| end < NONE), "chunk numbers do not suffice");
-        let segment = |c: u32| Segment { addr: c * self.chunk_size + HEADROOM, len: 0, next: NONE };
+        let segment = |c: u32| Segment { addr: c * size + HEADROOM, len: 0, next: NONE };
         self.segments.extend((0..chunks).map(segment));
         self.places.resize((first + chunks) as usize, Place::Free);
         self.areas[kind as usize].free = (first..first + chunks).rev().collect();
@@ -169,7 +165,7 @@ impl Memory {
     /// The chunk of an area in which an offset lies.
     #[inline]
     fn chunk_at(&self, kind: AreaKind, addr: u64) -> Option<u32> {
-        let index = u32::try_from(addr / u64::from(self.chunk_size)).ok()?;
+        let index = u32::try_from(addr / u64::from(self.chunk_size(kind))).ok()?;
         let chunk = self.first(kind).checked_add(index)?;
         let end = if kind == AreaKind::Copy { self.split } else { self.places.len() as u32 };
         (chunk < end).then_some(chunk)
@@ -178,7 +174,7 @@ impl Memory {
     /// Where a chunk's data begin when nobody says otherwise, as an offset in its area.
     #[inline]
     fn data_at(&self, chunk: u32) -> u32 {
-        self.index_of(FrameId(chunk)) * self.chunk_size + HEADROOM
+        self.index_of(FrameId(chunk)) * self.chunk_size(self.kind_of(FrameId(chunk))) + HEADROOM
     }
 
     #[inline]
@@ -205,12 +201,13 @@ impl Memory {
         }
     }
 
-    pub fn chunk_size(&self) -> u32 {
-        self.chunk_size
+    #[inline]
+    pub fn chunk_size(&self, kind: AreaKind) -> u32 {
+        self.areas[kind as usize].chunk_size
     }
 
     pub fn bytes(&self, kind: AreaKind) -> u64 {
-        self.chunks(kind) as u64 * u64::from(self.chunk_size)
+        self.chunks(kind) as u64 * u64::from(self.chunk_size(kind))
     }
 
     pub fn free_len(&self, kind: AreaKind) -> usize {
@@ -218,8 +215,9 @@ impl Memory {
     }
 
     /// What one chunk holds of a frame.
-    pub fn chunk_capacity(&self) -> usize {
-        (self.chunk_size - HEADROOM) as usize
+    #[inline]
+    pub fn chunk_capacity(&self, kind: AreaKind) -> usize {
+        (self.chunk_size(kind) - HEADROOM) as usize
     }
 
     /// A chunk to write an answer into.
@@ -269,9 +267,9 @@ impl Memory {
     #[inline]
     pub fn received(&mut self, kind: AreaKind, addr: u64, len: u32) -> Option<FrameId> {
         let chunk = self.chunk_at(kind, addr)?;
+        let size = self.chunk_size(kind);
         let place = &mut self.places[chunk as usize];
-        let offset = addr as u32 % self.chunk_size;
-        if *place != Place::Receiving || offset.checked_add(len)? > self.chunk_size {
+        if *place != Place::Receiving || (addr as u32 % size).checked_add(len)? > size {
             return None;
         }
         *place = Place::Hand;
@@ -333,7 +331,7 @@ impl Memory {
     /// Two different frames at once: an original to read, and all the room of a fresh chunk to write an answer into;
     /// [`Memory::set_len`] then says how much was written.
     pub fn head_and_space(&mut self, read: FrameId, write: FrameId) -> (&[u8], &mut [u8]) {
-        let capacity = self.chunk_capacity() as u32;
+        let capacity = self.chunk_capacity(self.kind_of(write)) as u32;
         self.set_len(write, capacity);
         self.two_heads(read, write)
     }
@@ -358,8 +356,9 @@ impl Memory {
 
     /// Says how long a single-chunk frame is. More than a chunk holds is a bug.
     pub fn set_len(&mut self, frame: FrameId, len: u32) {
+        let size = self.chunk_size(self.kind_of(frame));
         let segment = &mut self.segments[frame.0 as usize];
-        assert!(segment.addr % self.chunk_size + len <= self.chunk_size, "frame longer than its chunk");
+        assert!(segment.addr % size + len <= size, "frame longer than its chunk");
         segment.len = len;
         segment.next = NONE;
     }
@@ -367,7 +366,7 @@ impl Memory {
     /// A frame of `len` bytes to write, over as many chunks as it takes, all but the last full. `None` when there are not
     /// enough: nothing is lost.
     pub fn allocate_chain(&mut self, kind: AreaKind, len: usize) -> Option<FrameId> {
-        let capacity = self.chunk_capacity();
+        let capacity = self.chunk_capacity(kind);
         if self.free_len(kind) < len.div_ceil(capacity).max(1) {
             return None;
         }
@@ -408,7 +407,7 @@ impl Memory {
     pub fn straighten(&mut self, chunk: FrameId) -> bool {
         let Segment { addr, len, .. } = self.segments[chunk.0 as usize];
         let to = self.data_at(chunk.0);
-        if to % self.chunk_size + len > self.chunk_size {
+        if len as usize > self.chunk_capacity(self.kind_of(chunk)) {
             return false;
         }
         debug_assert_eq!(self.places[chunk.0 as usize], Place::Hand);
@@ -460,7 +459,7 @@ impl Memory {
     /// A frame with these bytes, over as many chunks as it takes. `None` when there are not enough: nothing is lost.
     pub fn copy_in(&mut self, kind: AreaKind, bytes: &[u8]) -> Option<FrameId> {
         let first = self.allocate_chain(kind, bytes.len())?;
-        let (mut chunk, capacity) = (Some(first), self.chunk_capacity());
+        let (mut chunk, capacity) = (Some(first), self.chunk_capacity(kind));
         for part in bytes.chunks(capacity) {
             let Some(to) = chunk else { break };
             self.head_mut(to).copy_from_slice(part);
@@ -483,20 +482,21 @@ impl Memory {
             match (*chunk as usize).checked_sub(first).and_then(|index| on_free_list.get_mut(index)) {
                 Some(times) => *times = times.saturating_add(1),
                 // Another area's.
-                None => wrong.push(u64::from(*chunk) * u64::from(self.chunk_size)),
+                None => wrong.push(u64::from(*chunk) * u64::from(self.chunk_size(kind))),
             }
         }
         let contradicted = (0..places.len())
             .filter(|&c| on_free_list[c] != u8::from(places[c] == Place::Free))
-            .map(|c| c as u64 * u64::from(self.chunk_size));
+            .map(|c| c as u64 * u64::from(self.chunk_size(kind)));
         wrong.extend(contradicted);
         (counts, wrong)
     }
 
-    /// After all sockets are gone: what was with the kernel is ours again. Returns how many chunks came home.
-    pub fn reclaim_from_kernel(&mut self) -> usize {
+    /// After all sockets of an area are gone: what was with the kernel is ours again. Returns how many chunks came home.
+    pub fn reclaim_from_kernel(&mut self, kind: AreaKind) -> usize {
         let mut home = 0;
-        for chunk in 0..self.places.len() {
+        let first = self.first(kind) as usize;
+        for chunk in first..first + self.chunks(kind) {
             if matches!(self.places[chunk], Place::Receiving | Place::Transmitting) {
                 self.give_back(chunk as u32);
                 home += 1;

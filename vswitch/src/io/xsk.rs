@@ -23,6 +23,9 @@ pub const BATCH: usize = 64;
 /// How long a busy queue is waited for: 100 times 2 ms.
 const BUSY_RETRIES: usize = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// Of an area whose sockets do not copy. Of 2048 bytes less the headroom igb and ixgbe tell their NIC 1024, which counts in whole
+/// KiB, and a frame of 1500 bytes arrives as two that are none (*seen*).
+pub const ZERO_COPY_CHUNK: u32 = 4096;
 const XDP_PKT_CONTD: u32 = 1;
 const SOL_XDP: libc::c_int = 283;
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
@@ -152,14 +155,14 @@ impl Xsk {
         Ok(Xsk::open(config, area, rings))
     }
 
-    /// Binds the first socket that does not copy, and gives `memory` an area of `chunks` frames for it and those that follow.
-    /// When the driver refuses, nothing has changed.
+    /// Binds the first socket that does not copy, and gives `memory` an area of `chunks` of [`ZERO_COPY_CHUNK`] bytes for it and
+    /// those that follow. When the driver refuses, nothing has changed.
     pub fn bind_first(config: XskConfig, chunks: u32, memory: &mut Memory) -> Result<(Xsk, Area), XskError> {
         debug_assert_eq!(config.area, AreaKind::ZeroCopy);
-        let (area, base) = Area::map(chunks, memory.chunk_size(), &config)?;
+        let (area, base) = Area::map(chunks, ZERO_COPY_CHUNK, &config)?;
         let rings = open_retrying(&config, &area.umem)?;
-        // SAFETY: see `map`; the chunk size is this memory's.
-        unsafe { memory.add(base, chunks, Box::new(area.umem.clone())) };
+        // SAFETY: see `map`.
+        unsafe { memory.add(base, chunks, ZERO_COPY_CHUNK, Box::new(area.umem.clone())) };
         let shared = area.share();
         Ok((Xsk::open(config, area, rings), shared))
     }
@@ -179,14 +182,17 @@ impl Xsk {
         &self.config
     }
 
-    /// Lets go of the socket. When all sockets of a memory have, what was with the kernel can be reclaimed.
-    pub fn close(&mut self) {
+    /// Lets go of the socket. When all sockets of an area have, what was with the kernel can be reclaimed. Returns how many frames
+    /// were lost in it, since it was bound: nobody can ask it afterwards. What has arrived and was not taken is lost now.
+    pub fn close(&mut self) -> u64 {
+        let lost = self.fd().map_or(0, frames_lost) + u64::from(self.waiting());
         self.rings = None;
         self.outstanding = 0;
         self.receiving = 0;
         if self.config.area == AreaKind::ZeroCopy {
             self.area = None;
         }
+        lost
     }
 
     /// Binds again after [`Xsk::close`] of all sockets, and after what was with the kernel was reclaimed. The socket map must
@@ -196,7 +202,7 @@ impl Xsk {
             (Some(area), _) | (None, Some(area)) => area.share(),
             (None, None) => {
                 let chunks = memory.chunks(AreaKind::ZeroCopy) as u32;
-                let (area, base) = Area::map(chunks, memory.chunk_size(), &self.config)?;
+                let (area, base) = Area::map(chunks, ZERO_COPY_CHUNK, &self.config)?;
                 // SAFETY: see `map`; the size is the old one's. The old one goes here, and its descriptor with it.
                 unsafe { memory.replace(base, Box::new(area.umem.clone())) };
                 fresh.insert(area).share()

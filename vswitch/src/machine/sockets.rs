@@ -8,14 +8,14 @@ use crate::io::device::Device;
 use crate::io::maps::WORKERS_MAX;
 use crate::io::memory::Memory;
 use crate::io::setup::{Links, SetupError};
-use crate::io::xsk::{Area, Xsk, XskConfig, XskError};
+use crate::io::xsk::{Area, Xsk, XskConfig, XskError, ZERO_COPY_CHUNK};
 use penstock_api::WorkerId;
 use penstock_api::instance::inside;
-use penstock_api::message::{AreaKind, DeviceStatus};
+use penstock_api::message::{AreaKind, DeviceStatus, gateway};
 use penstock_net::netns::Netns;
-use penstock_net::offload;
 use penstock_net::route::Netlink;
-use std::os::fd::{AsRawFd, RawFd};
+use penstock_net::{offload, reception};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -52,6 +52,13 @@ pub(super) struct Builder<'a> {
     pub(super) notes: &'a mut Vec<String>,
     /// Interfaces of direct ports that have their program, how, and why not better.
     pub(super) attached: Vec<(String, (&'static str, String))>,
+    /// What makes NICs let through what is for the gateway.
+    pub(super) receptions: Vec<OwnedFd>,
+}
+
+/// As many bytes as the area that copies has.
+fn zero_copy_chunks(bench: &Bench) -> usize {
+    (bench.memory.bytes(AreaKind::Copy) / u64::from(ZERO_COPY_CHUNK)) as usize
 }
 
 /// A worker's memory and devices, as they are being made.
@@ -66,13 +73,13 @@ pub(super) struct Bench {
 }
 
 impl Builder<'_> {
-    /// How many frames each socket of an area may wait with: at most three quarters of the area together, since answers,
-    /// hand-overs and what is being sent need frames too.
-    fn receiving_max(&self, worker: usize, area: AreaKind) -> usize {
+    /// How many of an area's chunks each of its sockets may wait with: at most three quarters of them together, since answers,
+    /// hand-overs and what is being sent need some too.
+    fn receiving_max(&self, worker: usize, area: AreaKind, chunks: usize) -> usize {
         let places = direct_places(self.config.direct.len(), self.config.workers);
         let direct = places.iter().filter(|(owner, _)| *owner == worker).count();
         let sockets = direct + usize::from(area == AreaKind::Copy);
-        self.config.frames_per_worker * 3 / 4 / sockets.max(1)
+        chunks * 3 / 4 / sockets.max(1)
     }
 
     /// A worker's memory and its trunk's socket.
@@ -93,7 +100,7 @@ impl Builder<'_> {
             area: AreaKind::Copy,
             multi_buffer,
             ring_len: RING_LEN,
-            receiving_max: self.receiving_max(worker, AreaKind::Copy),
+            receiving_max: self.receiving_max(worker, AreaKind::Copy, self.config.frames_per_worker),
         };
         // Nothing arrives at the near end but what tc programs send out of it: no queue of it ever feeds a socket.
         let near = inside::trunk_near(WorkerId(worker as u8));
@@ -151,6 +158,10 @@ impl Builder<'_> {
         let link = netlink.link(&port.interface).map_err(SetupError::from)?.ok_or_else(|| {
             failed("there is no interface of this name in the switch's namespace; see `ip link`".into())
         })?;
+        // A tag must be seen to be refused, and what is merged no longer fits a frame. A NIC that does neither does without.
+        for feature in ["rxvlan", "gro", "lro"] {
+            let _ = offload::set(&port.interface, feature, false);
+        }
         let (xdp, mut why) = self.attach(port)?;
         let queue = (link.index, port.queue);
         lock(self.programs).set_queue(XdpProgram::Direct, queue, direct_slot(index))?;
@@ -161,7 +172,7 @@ impl Builder<'_> {
             area: AreaKind::ZeroCopy,
             multi_buffer: bench.multi_buffer,
             ring_len: RING_LEN,
-            receiving_max: self.receiving_max(bench.worker, AreaKind::ZeroCopy),
+            receiving_max: self.receiving_max(bench.worker, AreaKind::ZeroCopy, zero_copy_chunks(bench)),
         };
         let mut bound = None;
         match (port.mode, xdp) {
@@ -176,7 +187,7 @@ impl Builder<'_> {
             // The driver said no to the program; without that it would say no to the socket.
             _ => {}
         }
-        let xsk = match bound {
+        let mut xsk = match bound {
             Some(xsk) => xsk,
             None if port.mode == XdpMode::ZeroCopy => {
                 return Err(failed(format!(
@@ -185,11 +196,18 @@ impl Builder<'_> {
             }
             None => {
                 config.area = AreaKind::Copy;
-                config.receiving_max = self.receiving_max(bench.worker, AreaKind::Copy);
+                let chunks = bench.memory.chunks(AreaKind::Copy);
+                config.receiving_max = self.receiving_max(bench.worker, AreaKind::Copy, chunks);
                 Xsk::bind(config, bench.copy.share())?
             }
         };
+        // Before the link goes up: igb looks for frames to fill when it starts, and never again until something is received.
+        xsk.refill(&mut bench.memory);
         self.announce(direct_slot(index), &xsk)?;
+        // The far side speaks to the gateway, whose address is no NIC's.
+        let accepted = reception::accept(link.index, gateway::MAC.0).map_err(|e| failed(e.to_string()))?;
+        self.receptions.push(accepted);
+        netlink.set_up(link.index, true).map_err(|e| failed(e.to_string()))?;
         let mode = match xsk.area() {
             AreaKind::ZeroCopy => "zero-copy".to_owned(),
             AreaKind::Copy => format!("{xdp} copy"),
@@ -224,7 +242,7 @@ impl Builder<'_> {
         if let Some(area) = &bench.zero_copy {
             return Xsk::bind(config.clone(), area.share());
         }
-        let chunks = self.config.frames_per_worker as u32;
+        let chunks = zero_copy_chunks(bench) as u32;
         let (xsk, area) = Xsk::bind_first(config.clone(), chunks, &mut bench.memory)?;
         bench.zero_copy = Some(area);
         Ok(xsk)

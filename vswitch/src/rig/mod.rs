@@ -15,6 +15,7 @@ pub use account::Account;
 use crate::flow::{Conntrack, Entry, FlowCache, FragmentLimits, FragmentTable, KeyHasher, Settings, Side};
 use crate::io::device::{Device, MemoryLink};
 use crate::io::memory::Memory;
+use crate::io::xsk::ZERO_COPY_CHUNK;
 use crate::packet::{FlowKey, Payload, parse};
 use crate::snapshot::{self, PortKind, PortRecord, Snapshot};
 use crate::worker::counters::Counters;
@@ -130,7 +131,7 @@ impl Rig {
             .map(|worker| {
                 let mut memory = Memory::private(sizes.chunks, sizes.chunk_size).expect("memory for frames");
                 if area == AreaKind::ZeroCopy {
-                    memory.add_private(sizes.zero_copy_chunks).expect("memory for frames");
+                    memory.add_private(sizes.zero_copy_chunks, ZERO_COPY_CHUNK).expect("memory for frames");
                 }
                 let trunk = Device::Memory { link: Arc::clone(&links[worker]), area: AreaKind::Copy };
                 let own = direct.iter().skip(worker).step_by(sizes.workers);

@@ -262,16 +262,16 @@ impl Engine {
         self.parts.devices.first_mut().and_then(Device::xsk_mut).map_or(0, |xsk| xsk.waiting())
     }
 
-    /// Chunks that were sent and came back, of all sockets.
+    /// Of an area's sockets: chunks with the kernel, to be sent, and chunks that were sent and came back.
     #[inline]
-    pub fn completed(&self) -> u64 {
-        self.parts.devices.iter().filter_map(Device::xsk).map(|xsk| xsk.completed()).sum()
+    pub fn transmitting(&self, area: AreaKind) -> (usize, u64) {
+        let sockets = self.parts.devices.iter().filter_map(Device::xsk).filter(|xsk| xsk.area() == area);
+        sockets.fold((0, 0), |(out, back), xsk| (out + xsk.outstanding(), back + xsk.completed()))
     }
 
-    /// Frames with the kernel, to be sent.
-    #[inline]
-    pub fn outstanding(&self) -> usize {
-        self.parts.devices.iter().filter_map(Device::xsk).map(|xsk| xsk.outstanding()).sum()
+    /// Does a socket of the area lack its binding, after it could not be bound anew?
+    pub fn is_unbound(&self, area: AreaKind) -> bool {
+        self.parts.devices.iter().filter_map(Device::xsk).any(|xsk| xsk.area() == area && xsk.fd().is_none())
     }
 
     /// Something waits that no descriptor tells of.
@@ -295,16 +295,18 @@ impl Engine {
         self.parts.devices.iter().filter_map(|device| device.xsk()?.fd())
     }
 
-    /// Binds every socket anew; what was with the kernel comes home. For each device its new descriptor, if it has one.
-    pub fn rebind(&mut self) -> Vec<Result<Option<std::os::fd::RawFd>, String>> {
+    /// Binds every socket of an area anew; what was with the kernel comes home. For each device its new descriptor, if it has
+    /// one.
+    pub fn rebind(&mut self, area: AreaKind) -> Vec<Result<Option<std::os::fd::RawFd>, String>> {
         let Parts { devices, memory, counters, .. } = &mut self.parts;
-        devices.iter_mut().filter_map(Device::xsk_mut).for_each(|xsk| xsk.close());
-        memory.reclaim_from_kernel();
-        counters.rebinds.add(1);
+        for xsk in devices.iter_mut().filter_map(Device::xsk_mut).filter(|xsk| xsk.area() == area) {
+            counters.lost_earlier.add(xsk.close());
+        }
+        memory.reclaim_from_kernel(area);
         let mut fresh = None;
-        devices
+        let results = devices
             .iter_mut()
-            .map(|device| match device.xsk_mut() {
+            .map(|device| match device.xsk_mut().filter(|xsk| xsk.area() == area) {
                 None => Ok(None),
                 Some(xsk) => {
                     let result = xsk.reopen(memory, &mut fresh).map_err(|error| error.to_string());
@@ -312,7 +314,10 @@ impl Engine {
                     result.map(|()| xsk.fd())
                 }
             })
-            .collect()
+            .collect();
+        // Last: who sees it counted sees it done.
+        counters.rebinds.add(1);
+        results
     }
 
     pub fn set_capture(&mut self, capture: Option<Arc<Capture>>) {

@@ -5,6 +5,7 @@ use super::mailbox::Command;
 use super::report;
 use crate::io::maps::Rounds;
 use crate::io::xsk::BATCH;
+use penstock_api::message::AreaKind;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -43,8 +44,6 @@ impl std::fmt::Debug for RunConfig {
 /// ports that were silent so far.
 const QUOTA: u32 = 2048;
 const QUOTA_MIN: u32 = 16;
-/// No completion for this long although frames are out: the socket is bound anew.
-const STUCK_MS: u64 = 250;
 const SLEEP_MS_MAX: i32 = 100;
 
 /// Starts the worker. It ends on [`Command::Stop`].
@@ -53,19 +52,50 @@ pub fn spawn(engine: Engine, config: RunConfig) -> std::io::Result<JoinHandle<()
     std::thread::Builder::new().name(name).spawn(move || Runner::new(engine, config).run())
 }
 
+/// No completion for this long although frames are out: the sockets are bound anew.
+const STUCK_MS: u64 = 250;
+/// A NIC without a link sends nothing, however often it is bound: then less and less often, down to this.
+const STUCK_MS_MAX: u64 = 30_000;
+
+/// Sees a transmit side that stopped moving.
+#[derive(Debug, Default)]
+struct Standstill {
+    /// When it last moved, and what had come back by then. Not how many are out: one in, one out is no standstill.
+    moved_ms: u64,
+    completed: u64,
+    /// Of the next attempt, if the last did not help.
+    patience_ms: u64,
+}
+
+impl Standstill {
+    /// Is it time to bind anew? `waits`: there is something that should move.
+    #[inline]
+    fn look(&mut self, waits: bool, completed: u64, now_ms: u64) -> bool {
+        if completed != self.completed {
+            (self.completed, self.moved_ms, self.patience_ms) = (completed, now_ms, 0);
+        } else if !waits {
+            self.moved_ms = now_ms;
+        } else if now_ms.saturating_sub(self.moved_ms) > self.patience_ms.max(STUCK_MS) {
+            self.moved_ms = now_ms;
+            self.patience_ms = (self.patience_ms.max(STUCK_MS) * 2).min(STUCK_MS_MAX);
+            return true;
+        }
+        false
+    }
+}
+
 struct Runner {
     engine: Engine,
     config: RunConfig,
     number: u32,
     poll_fds: Vec<libc::pollfd>,
-    /// When the transmit side last moved, and what had come back by then. Not how many are out: one in, one out is no standstill.
-    moved_ms: u64,
-    completed: u64,
+    /// By area: sockets of one are bound anew together, and those of the other are left alone.
+    transmit: [Standstill; 2],
 }
 
 impl Runner {
     fn new(engine: Engine, config: RunConfig) -> Runner {
-        Runner { engine, config, number: 0, poll_fds: Vec::new(), moved_ms: 0, completed: 0 }
+        Runner { engine, config, number: 0, poll_fds: Vec::new(), transmit: Default::default() }
     }
 
     fn run(mut self) {
@@ -134,23 +164,24 @@ impl Runner {
 
     /// Sees transmit rings that stopped moving. Receive rings are watched by the server, which can ask the kernel.
     fn watch(&mut self, now_ms: u64) {
-        let outstanding = self.engine.outstanding();
-        let completed = self.engine.completed();
-        if outstanding == 0 || completed != self.completed {
-            self.completed = completed;
-            self.moved_ms = now_ms;
-        } else if now_ms.saturating_sub(self.moved_ms) > STUCK_MS {
-            tracing::warn!(
-                "worker {}: {outstanding} frames stuck in transmission, binding anew",
-                self.engine.worker()
-            );
-            self.moved_ms = now_ms;
-            self.rebind();
+        for area in [AreaKind::Copy, AreaKind::ZeroCopy] {
+            let (outstanding, completed) = self.engine.transmitting(area);
+            let is_unbound = self.engine.is_unbound(area);
+            if self.transmit[area as usize].look(outstanding > 0 || is_unbound, completed, now_ms) {
+                let worker = self.engine.worker();
+                match is_unbound {
+                    true => tracing::warn!("worker {worker}: a socket is not bound ({area}), binding anew"),
+                    false => tracing::warn!(
+                        "worker {worker}: {outstanding} frames stuck in transmission ({area}), binding anew"
+                    ),
+                }
+                self.rebind(area);
+            }
         }
     }
 
-    fn rebind(&mut self) {
-        for (device, result) in self.engine.rebind().into_iter().enumerate() {
+    fn rebind(&mut self, area: AreaKind) {
+        for (device, result) in self.engine.rebind(area).into_iter().enumerate() {
             let announced = match (result, &mut self.config.announce) {
                 (Ok(Some(fd)), Some(announce)) => announce(device, fd),
                 (Ok(_), _) => Ok(()),
@@ -172,7 +203,8 @@ impl Runner {
             // A reader that went away does not want the answer.
             Command::Flows { limit, reply } => drop(reply.try_send(report::flows(&self.engine, limit))),
             Command::Census { reply } => drop(reply.try_send(report::census(&self.engine))),
-            Command::Rebind => self.rebind(),
+            // The trunk's.
+            Command::Rebind => self.rebind(AreaKind::Copy),
             Command::Stop => return false,
         }
         true
@@ -220,4 +252,29 @@ pub fn monotonic_ms() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
     now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_do_not_come_back_have_their_sockets_bound_anew_less_and_less_often() {
+        let mut standstill = Standstill::default();
+        let times: Vec<u64> = (0..100_000).filter(|&ms| standstill.look(true, 7, ms)).collect();
+        assert_eq!(times[..4], [251, 752, 1753, 3754]);
+        assert!(times.len() < 12, "{times:?}");
+        assert!(!standstill.look(true, 8, 100_000), "one came back");
+        assert!(
+            !standstill.look(true, 8, 100_250) && standstill.look(true, 8, 100_251),
+            "and it is as before"
+        );
+    }
+
+    #[test]
+    fn a_transmit_side_with_nothing_to_do_does_not_stand_still() {
+        let mut standstill = Standstill::default();
+        assert!((0..10_000).all(|ms| !standstill.look(false, 0, ms)));
+        assert!((10_000..10_240).all(|ms| !standstill.look(true, 0, ms)), "only now is there something");
+    }
 }

@@ -116,8 +116,9 @@ impl Engine {
     /// A frame with a piece's header and its bytes of the old frame; either may lie in several chunks. `None`: not enough are free.
     pub(super) fn copy_piece(&mut self, old: FrameId, piece: &crate::packet::Piece) -> Option<FrameId> {
         let memory = &mut self.parts.memory;
-        let capacity = memory.chunk_capacity();
-        let frame = memory.allocate_chain(memory.kind_of(old), piece.frame_len())?;
+        let kind = memory.kind_of(old);
+        let capacity = memory.chunk_capacity(kind);
+        let frame = memory.allocate_chain(kind, piece.frame_len())?;
         let header = piece.header.len();
         memory.head_mut(frame)[..header].copy_from_slice(&piece.header);
         let (mut chunk, mut at, mut done) = (Some(frame), header, 0);

@@ -60,8 +60,8 @@ fn frames_of_several_chunks_and_their_pieces_pass_between_areas() {
 
 #[test]
 fn an_area_without_room_drops_by_name_and_nothing_is_lost() {
-    // Three chunks: a frame of 8900 bytes wants five.
-    let mut world = world(1, 3);
+    // Two chunks of 4 KiB: a frame of 8900 bytes wants three.
+    let mut world = world(1, 2);
     let (a, c) = (world.a.clone(), world.c.clone());
     world.rig.set_mtu(a.port, 9000);
     world.rig.set_mtu(c.port, 9000);

@@ -12,22 +12,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 /// Something behind an interface of the node: no plugin made it, it knows its addresses and its gateway.
-struct Spec {
-    name: &'static str,
-    interface: &'static str,
-    mac: [u8; 6],
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) interface: &'static str,
+    pub(crate) mac: [u8; 6],
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
 }
 
-const FIRST: Spec = Spec {
+pub(crate) const FIRST: Spec = Spec {
     name: "appliance",
     interface: "dir0",
     mac: [2, 0, 0, 0, 0, 0xaa],
     v4: Ipv4Addr::new(10, 244, 0, 200),
     v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc8),
 };
-const SECOND: Spec = Spec {
+pub(crate) const SECOND: Spec = Spec {
     name: "recorder",
     interface: "dir1",
     mac: [2, 0, 0, 0, 0, 0xbb],
@@ -36,7 +36,7 @@ const SECOND: Spec = Spec {
 };
 
 impl Spec {
-    fn toml(&self, mode: &str) -> String {
+    pub(crate) fn toml(&self, mode: &str) -> String {
         let Spec { name, interface, mac, v4, v6 } = self;
         format!(
             "[[direct]]\ninterface = \"{interface}\"\nmode = \"{mode}\"\naddresses = [\"{v4}\", \"{v6}\"]\n\
@@ -46,6 +46,7 @@ impl Spec {
     }
 }
 
+/// Behind a veth pair.
 fn place(lab: &Lab, spec: &Spec) -> Place {
     let netns = Netns::create(&format!("{}-p-{}", lab.instance(), spec.interface)).unwrap();
     let host = Netlink::open_in(lab.host().netns()).unwrap();
@@ -58,6 +59,11 @@ fn place(lab: &Lab, spec: &Spec) -> Place {
     };
     let near = host.create_veth(&veth).unwrap();
     host.set_up(near.index, true).unwrap();
+    configure(netns, spec)
+}
+
+/// Gives `eth0` of a namespace what it needs to speak to a switch.
+pub(crate) fn configure(netns: Netns, spec: &Spec) -> Place {
     let inside = Netlink::open_in(&netns).unwrap();
     inside.set_up(inside.existing("lo").unwrap().index, true).unwrap();
     let eth0 = inside.existing("eth0").unwrap().index;
@@ -83,7 +89,7 @@ fn place(lab: &Lab, spec: &Spec) -> Place {
 }
 
 /// A switch of two workers with a pod `web` and these direct ports, all under policy that is known.
-fn node(ports: &[(&Spec, &str)]) -> (Lab, Pod, Vec<Place>) {
+pub(crate) fn node(ports: &[(&Spec, &str)], place: impl Fn(&Lab, &Spec) -> Place) -> (Lab, Pod, Vec<Place>) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("vswitch.toml");
     std::fs::write(&config, "").unwrap();
@@ -107,7 +113,7 @@ fn node(ports: &[(&Spec, &str)]) -> (Lab, Pod, Vec<Place>) {
     (lab, web, places)
 }
 
-fn device(lab: &Lab, interface: &str) -> DeviceStatus {
+pub(crate) fn device(lab: &Lab, interface: &str) -> DeviceStatus {
     let ports = lab.ports().unwrap();
     let port = ports.iter().find(|port| port.interface == interface);
     let device = port.unwrap_or_else(|| panic!("no port {interface}: {ports:#?}")).device.clone().unwrap();
@@ -117,7 +123,7 @@ fn device(lab: &Lab, interface: &str) -> DeviceStatus {
 }
 
 #[track_caller]
-fn talk(from: &Place, to: &Place) {
+pub(crate) fn talk(from: &Place, to: &Place) {
     for address in both(to) {
         assert_eq!(from.ping_with(address, 56, LONG), Reached, "{} to {address}", from.name());
         for n in 0..10 {
@@ -130,7 +136,7 @@ fn talk(from: &Place, to: &Place) {
 }
 
 fn talks(mode: &str, shown: &str, why: &str) {
-    let (lab, web, places) = node(&[(&FIRST, mode)]);
+    let (lab, web, places) = node(&[(&FIRST, mode)], place);
     let device = device(&lab, FIRST.interface);
     assert!(device.mode == shown && device.why.contains(why), "{device:?}");
     let appliance = &places[0];
@@ -165,7 +171,7 @@ fn a_direct_port_in_the_best_mode_there_is_says_why_there_is_no_better() {
 
 #[test]
 fn ports_of_both_copying_modes_share_one_area_with_the_trunk() {
-    let (lab, web, places) = node(&[(&FIRST, "native"), (&SECOND, "generic")]);
+    let (lab, web, places) = node(&[(&FIRST, "native"), (&SECOND, "generic")], place);
     assert_eq!(device(&lab, FIRST.interface).mode, "native copy");
     assert_eq!(device(&lab, SECOND.interface).mode, "generic copy");
     for (from, to) in [(&places[0], &places[1]), (&places[1], &places[0]), (&*web, &places[1])] {

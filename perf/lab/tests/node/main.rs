@@ -8,6 +8,7 @@ mod bad_input;
 mod common;
 mod direct;
 mod mtu;
+mod nics;
 mod offloads;
 mod policy;
 mod removal;

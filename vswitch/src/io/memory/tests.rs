@@ -1,10 +1,10 @@
 use super::*;
 use penstock_api::message::AreaKind::{Copy, ZeroCopy};
 
-/// Four chunks that copy and eight that do not.
+/// Four chunks that copy and eight larger ones that do not.
 fn two_areas() -> Memory {
     let mut memory = Memory::private(4, 2048).unwrap();
-    memory.add_private(8).unwrap();
+    memory.add_private(8, 4096).unwrap();
     memory
 }
 
@@ -45,10 +45,11 @@ fn a_chunk_the_kernel_was_not_given_is_refused() {
 #[test]
 fn one_offset_is_a_different_chunk_in_each_area() {
     let mut memory = two_areas();
+    memory.take_for_receive(Copy).unwrap();
     let (copying, not) = (memory.take_for_receive(Copy).unwrap(), memory.take_for_receive(ZeroCopy).unwrap());
-    assert_eq!((memory.index_of(copying), memory.index_of(not)), (0, 0));
-    assert_eq!(memory.received(ZeroCopy, 256, 64), Some(not));
-    assert_eq!(memory.received(Copy, 256, 64), Some(copying));
+    assert_eq!((memory.index_of(copying), memory.index_of(not)), (1, 0));
+    assert_eq!(memory.received(ZeroCopy, 2048 + 256, 64), Some(not));
+    assert_eq!(memory.received(Copy, 2048 + 256, 64), Some(copying));
     memory.head_mut(copying).fill(1);
     memory.head_mut(not).fill(2);
     assert_eq!((memory.head(copying)[0], memory.head(not)[0]), (1, 2));
@@ -79,7 +80,7 @@ fn a_frame_stays_where_it_is_when_the_other_area_has_no_room() {
     let frame = memory.copy_in(ZeroCopy, &bytes(2000)).unwrap();
     assert_eq!(memory.move_to(frame, Copy), None, "it wants two chunks, one is free");
     assert_eq!(read(&memory, frame), bytes(2000));
-    assert_eq!((memory.free_len(Copy), memory.free_len(ZeroCopy)), (1, 6));
+    assert_eq!((memory.free_len(Copy), memory.free_len(ZeroCopy)), (1, 7));
     kept.into_iter().for_each(|chunk| memory.release(chunk));
     assert!(memory.move_to(frame, Copy).is_some());
 }
@@ -95,8 +96,10 @@ fn what_was_with_the_kernel_comes_home_to_its_own_area() {
     }
     assert_eq!(memory.count(Copy).0, [1, 0, 2, 1, 0]);
     assert_eq!(memory.count(ZeroCopy).0, [6, 0, 1, 1, 0]);
-    assert_eq!(memory.reclaim_from_kernel(), 5);
+    assert_eq!(memory.reclaim_from_kernel(Copy), 3);
     assert_eq!(memory.count(Copy), ([4, 0, 0, 0, 0], vec![]));
+    assert_eq!(memory.count(ZeroCopy).0, [6, 0, 1, 1, 0], "the other area's sockets are still there");
+    assert_eq!(memory.reclaim_from_kernel(ZeroCopy), 2);
     assert_eq!(memory.count(ZeroCopy), ([8, 0, 0, 0, 0], vec![]));
 }
 
@@ -109,7 +112,7 @@ fn a_chunk_on_the_wrong_free_list_or_on_it_twice_is_found() {
     assert_eq!(memory.count(ZeroCopy).1, [0]);
     let mut memory = two_areas();
     memory.areas[1].free.push(5);
-    assert_eq!(memory.count(ZeroCopy).1, [2048]);
+    assert_eq!(memory.count(ZeroCopy).1, [4096]);
 }
 
 #[test]
