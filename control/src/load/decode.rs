@@ -182,6 +182,24 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Says of every field below that is null what that means: an editor that lost the lines under a key leaves one behind,
+    /// and what they would have restricted is then open.
+    pub(crate) fn notice_nulls(&self, faults: &mut Faults) {
+        match &self.node.value {
+            Value::Sequence(_) => self.items(faults).iter().for_each(|item| item.notice_nulls(faults)),
+            Value::Mapping(entries) => {
+                for (key, node) in entries {
+                    let child = self.child(&key.text, node);
+                    if node.is_null() {
+                        faults.notice(&child, "is null, which is the same as not set: it restricts nothing");
+                    }
+                    child.notice_nulls(faults);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Duplicate keys and keys that are no strings, here and everywhere below, also in fields nobody reads.
     pub(crate) fn check_keys(&self, faults: &mut Faults) {
         match &self.node.value {

@@ -45,6 +45,11 @@ pub(crate) fn decode(
         (Scope::Cluster, Some(at)) => faults.error(&at, "this kind has no namespace; remove the field"),
         (Scope::Cluster, None) => {}
     }
+    for (name, meaning) in [("namespace", "the object is in default"), ("labels", "the object has none")] {
+        if let Some(at) = fields.get_or_null(name).filter(|at| at.node.is_null()) {
+            faults.notice(&at, format_args!("is null, which is the same as not set: {meaning}"));
+        }
+    }
     meta.uid = fields.string("uid", faults).map(str::to_owned);
     if let Some(at) = fields.get("labels") {
         meta.labels = labels(&at, faults);

@@ -10,6 +10,7 @@ pub(crate) fn decode(object: &Fields<'_>, faults: &mut Faults) -> Option<Object>
     let meta = meta::decode(object, Scope::Namespaced, validate::dns_subdomain, faults);
     let at = object.require("spec", "a mapping with podSelector", faults)?;
     let spec = at.fields(&["podSelector", "ingress", "egress", "policyTypes"], faults)?;
+    at.notice_nulls(faults);
 
     let pod_selector = match spec.get_or_null("podSelector") {
         Some(at) => meta::selector(&at, faults),
@@ -68,11 +69,6 @@ fn rules(spec: &Fields<'_>, direction: &str, peers_field: &str, faults: &mut Fau
 
 fn rule(at: &Cursor<'_>, peers_field: &str, faults: &mut Faults) -> Option<PolicyRule> {
     let fields = at.fields(&[peers_field, "ports"], faults)?;
-    for name in [peers_field, "ports"] {
-        if let Some(at) = fields.get_or_null(name).filter(|at| at.node.is_null()) {
-            faults.notice(&at, "is null, which is the same as not set: everything matches");
-        }
-    }
     let mut rule = PolicyRule::default();
     if let Some(at) = fields.get(peers_field) {
         rule.peers = at.items(faults).iter().filter_map(|item| peer(item, faults)).collect();
