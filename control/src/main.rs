@@ -6,6 +6,7 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use penstock_api::Instance;
 use penstock_control::agent::{Agent, Config};
+use penstock_control::compile::{Enforcement, Limits, Options, PodToHost};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,24 @@ struct Arguments {
     /// Where the switch's control socket is [default: /run/penstock/INSTANCE].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// What the Node object of this node is called [default: the one that has one of this node's addresses].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Which pods are isolated: those a policy isolates, all, or none (then no policy is enforced).
+    #[arg(long, value_enum, default_value_t)]
+    policy_enforcement: Enforcement,
+    /// What pods may say to their own node: what their policies let them, or everything that none of them denies.
+    #[arg(long, value_enum, default_value_t)]
+    pod_to_host: PodToHost,
+    /// How many classes of peers policies may tell apart. Policy that needs more is not installed.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().identities_max)]
+    identities_max: usize,
+    /// Of how many addresses and CIDRs something particular may be known, likewise.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().prefixes_max)]
+    prefixes_max: usize,
+    /// How many entries all programs may have, and identities these name, likewise.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().entries_max)]
+    entries_max: usize,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +62,14 @@ fn main() -> ExitCode {
     let mut config = Config::new(arguments.instance, arguments.objects);
     config.state_dir = arguments.state_dir.unwrap_or(config.state_dir);
     config.run_dir = arguments.run_dir.unwrap_or(config.run_dir);
+    config.node_name = arguments.node_name;
+    config.options =
+        Options { enforcement: arguments.policy_enforcement, pod_to_host: arguments.pod_to_host };
+    config.limits = Limits {
+        identities_max: arguments.identities_max,
+        prefixes_max: arguments.prefixes_max,
+        entries_max: arguments.entries_max,
+    };
 
     // Before any thread starts: they all inherit the mask, and the signals come to the one that waits for them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();

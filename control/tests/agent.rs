@@ -171,10 +171,9 @@ impl Bench {
     fn config(&self) -> Config {
         let path = |name: &str| self.dir.path().join(name);
         Config {
-            instance: "test".parse().unwrap(),
-            objects: path("objects"),
             run_dir: path("run"),
             state_dir: path("state"),
+            ..Config::new("test".parse().unwrap(), path("objects"))
         }
     }
 

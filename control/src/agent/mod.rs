@@ -16,7 +16,8 @@ mod installer;
 mod report;
 mod watcher;
 
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Limits, Options};
+use crate::objects::Kind;
 use crate::source::Change;
 use installer::{Installer, Outcome};
 use penstock_api::artefact::PodKey;
@@ -48,13 +49,25 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where last good versions are kept: `control-objects.json`.
     pub state_dir: PathBuf,
+    /// What this node is called. Without a name it is known by its addresses.
+    pub node_name: Option<String>,
+    pub options: Options,
+    pub limits: Limits,
 }
 
 impl Config {
     /// Everything where the instance has it.
     #[must_use]
     pub fn new(instance: Instance, objects: PathBuf) -> Self {
-        Config { run_dir: instance.run_dir(), state_dir: instance.state_dir(), instance, objects }
+        Config {
+            run_dir: instance.run_dir(),
+            state_dir: instance.state_dir(),
+            instance,
+            objects,
+            node_name: None,
+            options: Options::default(),
+            limits: Limits::default(),
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -141,12 +154,15 @@ impl Agent {
         }
         let lock = lock(&config)?;
         let (sender, queue) = channel();
+        let mut compiler = Compiler::new();
+        compiler.set_options(config.options.clone());
+        compiler.set_node_name(config.node_name.clone());
         Ok(Agent {
             installer: Installer::new(config.socket()),
             report: Report::new(&config),
             queue,
             sender,
-            compiler: Compiler::new(),
+            compiler,
             objects_known: false,
             switch: Switch::Absent,
             is_dirty: false,
@@ -223,6 +239,11 @@ impl Agent {
     }
 
     fn take_objects(&mut self, observation: watcher::Observation) {
+        let says_more = |kind: Kind| !matches!(kind, Kind::Pod | Kind::Namespace | Kind::NetworkPolicy);
+        let may_enforce_other_fields = observation.changes.iter().any(|change| match change {
+            Change::Apply(object) => says_more(object.key().kind),
+            Change::Delete(key) => says_more(key.kind),
+        });
         if !self.objects_known && observation.is_first {
             let objects = observation.changes.iter().filter_map(|change| match change {
                 Change::Apply(object) => Some(object.clone()),
@@ -241,6 +262,9 @@ impl Agent {
             }
         }
         self.report.take_objects(observation);
+        if may_enforce_other_fields {
+            self.report.take_not_enforced(self.compiler.not_enforced());
+        }
     }
 
     fn take_event(&mut self, event: Event) {
@@ -282,9 +306,19 @@ impl Agent {
             return;
         }
         let began = Instant::now();
-        let artefact = self.compiler.artefact();
+        let artefact = self.compiler.artefact_within(&self.config.limits);
         let compile_time = began.elapsed();
         self.is_dirty = false;
+        let artefact = match artefact {
+            Ok(artefact) => artefact,
+            Err(overflow) => {
+                // Trying again is of no use before something changes.
+                self.retry = None;
+                tracing::error!("policy was not installed, what was in force stays in force: {overflow}");
+                self.report.not_installed(overflow.to_string());
+                return;
+            }
+        };
         match self.installer.install(artefact) {
             Outcome::Unchanged => {
                 self.retry = None;

@@ -2,7 +2,7 @@
 
 use super::{Config, watcher::Observation};
 use crate::load::LoadError;
-use crate::objects::Kind;
+use crate::objects::{Kind, NotEnforced, ObjectKey};
 use crate::source::persist::replace;
 use penstock_api::ids::Generation;
 use serde::Serialize;
@@ -34,6 +34,16 @@ struct Account {
     kept: Vec<String>,
     errors: usize,
     notices: usize,
+    /// Fields of policies that nothing enforces: such a rule isolates and allows nothing.
+    not_enforced: Vec<Unenforced>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Unenforced {
+    /// As `CiliumNetworkPolicy default/web`.
+    object: String,
+    field: String,
+    why: String,
 }
 
 pub(super) struct Report {
@@ -71,6 +81,7 @@ impl Report {
             kept: Vec::new(),
             errors: 0,
             notices: 0,
+            not_enforced: Vec::new(),
         };
         Report {
             file: config.run_dir.join("control.json"),
@@ -106,6 +117,25 @@ impl Report {
         self.account.files = observation.files;
         self.account.objects = observation.counts;
         (self.errors, self.notices) = (errors, notices);
+    }
+
+    /// Takes over what is not enforced. Each field is logged once when it comes.
+    pub(super) fn take_not_enforced(&mut self, fields: Vec<(ObjectKey, NotEnforced)>) {
+        let line = |(object, field): (ObjectKey, NotEnforced)| Unenforced {
+            object: object.to_string(),
+            field: field.field,
+            why: field.why,
+        };
+        let fields: BTreeSet<Unenforced> = fields.into_iter().map(line).collect();
+        for Unenforced { object, field, why } in &fields {
+            let is_known = self.account.not_enforced.iter().any(|f| f.object == *object && f.field == *field);
+            if !is_known {
+                tracing::warn!(
+                    "not enforced: {object}: {field}: {why}; the rule isolates and allows nothing"
+                );
+            }
+        }
+        self.account.not_enforced = fields.into_iter().collect();
     }
 
     pub(super) fn in_force(&mut self, installed: Option<(Generation, Duration)>, compile_time: Duration) {

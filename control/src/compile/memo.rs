@@ -335,7 +335,6 @@ impl Epoch {
             });
         }
         let prefixes = self.prefixes(&written.classes);
-        limits.prefixes(prefixes.len())?;
         let artefact = Artefact {
             schema: SCHEMA,
             generation: Generation(0),
@@ -347,6 +346,9 @@ impl Epoch {
             pods,
         };
         self.written = Some(written);
+        // The limits were kept on the way too, so that nothing could grow without bounds, but what is kept from before may
+        // have been made under others.
+        limits.check(&artefact)?;
         Ok(artefact)
     }
 

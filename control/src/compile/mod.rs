@@ -47,7 +47,7 @@ use std::net::IpAddr;
 pub use limits::{Limits, Overflow};
 
 /// When pods are isolated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Enforcement {
     /// Those that a policy isolates.
     #[default]
@@ -59,7 +59,7 @@ pub enum Enforcement {
 }
 
 /// What pods may say to their own node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum PodToHost {
     /// What their policies let them, as to anybody.
     #[default]
