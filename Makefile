@@ -3,6 +3,7 @@
 #   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
 #   make test          every test; those that make network namespaces want root (or sudo)
 #   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
+#   make conformance   others' policy cases, in the simulator and as frames, where their corpus is at hand
 #   make lint          formatting, clippy, dependencies
 #   make bench         measurements
 #   make setup         what the others need and this machine has not
@@ -17,7 +18,7 @@ ifneq ($(SUDO),)
 export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build demo demo-remove test vm lint bench clean
+.PHONY: help setup build demo demo-remove test vm conformance lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,11 @@ test:
 vm:
 	cargo build --workspace --bins
 	perf/vm/run 7.2
+
+# PENSTOCK_CORPUS names the folder of the cases where it is not ../shared/policy-corpus.
+conformance:
+	cargo build -p penstock-cli -p penstock-vswitch
+	PENSTOCK_CONFORMANCE=1 cargo test -q -p penstock-cli --test conformance
 
 lint:
 	cargo fmt --all --check

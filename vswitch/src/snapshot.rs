@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub addresses: HashMap<IpAddr, LocalAddress, RandomState>,
     /// The node's own addresses: whoever has one as a source is the host.
     pub host_addresses: Vec<IpAddr>,
+    /// How each of them is met, in their order.
+    host_classes: Vec<Class>,
     /// Where this node's pods have their addresses. What lies in here and in no port's hands is unreachable.
     pub pod_ranges: Vec<IpNet>,
     /// Grows when addresses move between ports.
@@ -168,7 +170,8 @@ impl Snapshot {
             if same { old.forwarding } else { old.forwarding.wrapping_add(1) }
         });
         let serial = previous.map_or(1, |old| old.serial + 1);
-        Snapshot { serial, policy, ports, addresses, host_addresses, pod_ranges, forwarding }
+        let host_classes = host_addresses.iter().map(|address| host_class(&policy, *address)).collect();
+        Snapshot { serial, policy, ports, addresses, host_addresses, host_classes, pod_ranges, forwarding }
     }
 
     /// Knows nobody and forwards nothing: what a worker has before its first real one.
@@ -206,16 +209,29 @@ impl Snapshot {
         if let Some(local) = self.addresses.get(&address) {
             return local.class;
         }
-        let identity = match self.host_addresses.contains(&address) {
-            true => IdentityId::HOST,
-            false => self.policy.identity_of(address),
-        };
-        self.policy.class_of(identity)
+        match self.host_addresses.iter().position(|host| *host == address) {
+            Some(host) => self.host_classes[host],
+            None => self.policy.classify(address).class,
+        }
     }
 
     pub fn is_pod_address(&self, address: IpAddr) -> bool {
         self.pod_ranges.iter().any(|range| range.contains(&address))
     }
+}
+
+/// How the node is met under one of its addresses. Policy may tell them apart (an ipBlock covers one and not the other), and
+/// says so in an entry of just that address. Without one it knew nothing of the address, or took it for somebody else's:
+/// then it is the host and no more.
+fn host_class(policy: &Policy, address: IpAddr) -> Class {
+    let artefact = policy.artefact();
+    let is_host = |id: IdentityId| {
+        let labels = artefact.identities.iter().find(|identity| identity.id == id).map(|found| &found.labels);
+        labels.is_some_and(|labels| labels.iter().any(|label| label == "reserved:host"))
+    };
+    let own = artefact.prefixes.iter().find(|entry| entry.prefix == IpNet::from(address));
+    let identity = own.map(|entry| entry.identity).filter(|id| is_host(*id)).unwrap_or(IdentityId::HOST);
+    policy.class_of(identity)
 }
 
 fn same_classification(old: &Policy, new: &Policy) -> bool {
@@ -242,7 +258,8 @@ fn same_program(old: &Policy, old_id: ProgramId, new: &Policy, new_id: ProgramId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use penstock_api::artefact::{PodPolicy, Program};
+    use penstock_api::artefact::{Entry, Identity, Peers, PodPolicy, PrefixIdentity, Program, Service, tier};
+    use penstock_api::{Action, RuleId};
 
     fn artefact(generation: u64, knows_the_pod: bool) -> Arc<Policy> {
         let mut artefact = Artefact { generation: Generation(generation), ..Artefact::empty() };
@@ -298,5 +315,57 @@ mod tests {
         let first = Snapshot::build(None, parts(artefact(1, true)));
         let second = Snapshot::build(Some(&first), parts(artefact(2, true)));
         assert_eq!(first.port(PortId(1)).unwrap().revision, second.port(PortId(1)).unwrap().revision);
+    }
+
+    #[test]
+    fn the_node_is_met_as_what_policy_says_of_each_of_its_addresses() {
+        let [plain, covered, stale]: [IpAddr; 3] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|address| address.parse().unwrap());
+        let (of_block, of_pod) = (IdentityId(300), IdentityId(301));
+        let named = [IdentityId::HOST, of_block, of_pod].map(|id| Entry {
+            tier: tier::NORMAL,
+            priority: 0,
+            action: Action::Allow,
+            peers: Peers::Identities(vec![id]),
+            service: Service::Any,
+            established_only: false,
+            rule: RuleId(0),
+        });
+        let identity = |id, label: &str| Identity { id, labels: vec![label.to_owned()] };
+        let mut artefact = Artefact {
+            policies: vec![penstock_api::artefact::PolicyInfo {
+                kind: String::new(),
+                namespace: String::new(),
+                name: String::new(),
+            }],
+            rules: vec![penstock_api::artefact::RuleInfo {
+                policy: penstock_api::PolicyId(0),
+                path: String::new(),
+            }],
+            programs: vec![Program { isolated: true, selected_by: vec![], entries: named.into() }],
+            identities: vec![
+                identity(IdentityId::HOST, "reserved:host"),
+                identity(of_block, "reserved:host"),
+                identity(of_pod, "k8s:app=web"),
+            ],
+            ..Artefact::empty()
+        };
+        for (address, identity) in [(plain, IdentityId::HOST), (covered, of_block), (stale, of_pod)] {
+            artefact.prefixes.push(PrefixIdentity { prefix: address.into(), identity });
+        }
+        let policy = Arc::new(Policy::build(artefact).unwrap());
+        let unknown: IpAddr = "192.0.2.4".parse().unwrap();
+        let parts = Parts {
+            policy: Arc::clone(&policy),
+            ports: vec![],
+            host_addresses: vec![plain, covered, stale, unknown],
+            pod_ranges: vec![],
+        };
+        let snapshot = Snapshot::build(None, parts);
+        let host = policy.class_of(IdentityId::HOST);
+        assert_eq!(snapshot.class_of(plain), host);
+        assert_eq!(snapshot.class_of(covered), policy.class_of(of_block));
+        assert_eq!(snapshot.class_of(stale), host, "it was a pod's before it was ours");
+        assert_eq!(snapshot.class_of(unknown), host);
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(
 /// Reads objects of which none may be wrong.
 fn read_objects(paths: &[PathBuf]) -> Result<LoadReport, Failure> {
     let report = load_paths(paths);
-    for notice in &report.notices {
+    for notice in report.notices.iter().chain(&report.skipped) {
         eprintln!("notice: {notice}");
     }
     for error in &report.errors {
