@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
+use penstock_api::Artefact;
 use penstock_api::message::{PortStatus, Request, Response, Status};
 use penstock_api::wire::{self, WireError};
 use std::net::Shutdown;
@@ -42,6 +43,14 @@ impl<'a> Client<'a> {
         match self.ask(&Request::Status)? {
             Response::Status(status) => Ok(*status),
             other => Err(unexpected("status", &other)),
+        }
+    }
+
+    /// The policy in force.
+    pub(crate) fn artefact(&mut self) -> Result<Artefact, Failure> {
+        match self.ask(&Request::Artefact)? {
+            Response::Artefact { artefact } => Ok(*artefact),
+            other => Err(unexpected("the policy in force", &other)),
         }
     }
 

@@ -7,15 +7,20 @@
 //! The promise: what a switch with these objects would do with the first packet of that connection. Where the objects leave
 //! something open (a pod without an address), the gap is filled as [`places`] says, and a notice says so.
 
+mod explain;
 mod gaps;
 mod places;
 mod question;
+mod running;
 
+pub use explain::{Explanation, Near, Reasons};
 pub use gaps::Gap;
 pub use question::{Service, ServiceError};
+pub use running::Running;
 
 use crate::compile::Compiler;
 use crate::objects::Object;
+use explain::Asked;
 use penstock_api::DropReason;
 use penstock_api::artefact::{Action, Artefact, ArtefactError, Direction, PodKey};
 use penstock_api::ids::{EndpointId, ProgramId, RuleId};
@@ -45,6 +50,10 @@ pub enum EndError {
     Neither { field: &'static str, text: String },
     #[error("{field} {text:?}: there is no such pod among the objects")]
     NoSuchPod { field: &'static str, text: String },
+    #[error(
+        "{field} {text:?}: no such pod has policy on this node; a pod of another node, or one outside, is asked about by its address"
+    )]
+    NotHere { field: &'static str, text: String },
     #[error("{field} {text:?}: this pod has ended and has no address any more, so nothing reaches it")]
     Ended { field: &'static str, text: String },
     #[error("{from:?} and {to:?} have no addresses of one family: nothing can be sent between them")]
@@ -204,11 +213,7 @@ impl World {
     pub fn flow(&self, from: &str, to: &str, service: Service) -> Result<Flow, EndError> {
         let sources = self.addresses("from", from)?;
         let destinations = self.addresses("to", to)?;
-        let families = if service.is_icmpv6() { [true, false] } else { [false, true] };
-        let of = |addresses: &[IpAddr], v6: bool| addresses.iter().copied().find(|a| a.is_ipv6() == v6);
-        let (from, to) = families
-            .into_iter()
-            .find_map(|v6| Some((of(&sources, v6)?, of(&destinations, v6)?)))
+        let (from, to) = choose(&sources, &destinations, service)
             .ok_or_else(|| EndError::Families { from: from.to_owned(), to: to.to_owned() })?;
         Ok(Flow { from: self.end(from), to: self.end(to), service })
     }
@@ -244,15 +249,30 @@ impl World {
             let (Some((policy, program)), Some(ruling)) = (self.program(own, direction)?, ruling) else {
                 return Ok(EndAnswer::open());
             };
-            let mut answer = in_words(policy, program, ruling);
-            if flow.is_to_itself() && answer.verdict != EndVerdict::Open {
-                answer = EndAnswer { verdict: EndVerdict::Allow, rule: Some(SELF.to_owned()), ..answer };
-            }
-            Ok(answer)
+            let answer = in_words(policy, program, ruling);
+            Ok(if flow.is_to_itself() { itself(answer) } else { answer })
         };
         let egress = end(&flow.from, Direction::Egress, egress)?;
         let ingress = end(&flow.to, Direction::Ingress, ingress)?;
         Ok(Answer::of(egress, ingress, &self.gaps))
+    }
+
+    /// What becomes of a connection, and why.
+    ///
+    /// # Errors
+    /// When the compiler made an artefact that the switch would refuse: a defect.
+    pub fn explain(&self, flow: &Flow) -> Result<Explanation, ArtefactError> {
+        let answer = self.judge(flow)?;
+        let reasons = |own, peer: &End, direction, said| -> Result<Reasons, ArtefactError> {
+            let Some((policy, program)) = self.program(own, direction)? else {
+                return Ok(Reasons::default());
+            };
+            let question = flow.service.question();
+            Ok(Asked { policy, program, direction, peer: peer.address, question }.reasons(said))
+        };
+        let egress = reasons(&flow.from, &flow.to, Direction::Egress, &answer.egress)?;
+        let ingress = reasons(&flow.to, &flow.from, Direction::Ingress, &answer.ingress)?;
+        Ok(Explanation { answer, egress, ingress })
     }
 
     /// The node of an end: `None` when it is no pod.
@@ -334,6 +354,21 @@ impl World {
     fn end(&self, address: IpAddr) -> End {
         let pod = self.places.at.get(&address).map(|(namespace, name)| PodKey::new(namespace, name));
         End { address, pod }
+    }
+}
+
+/// An address of each end, of one family: IPv4 where both have it, but for ICMPv6.
+fn choose(from: &[IpAddr], to: &[IpAddr], service: Service) -> Option<(IpAddr, IpAddr)> {
+    let families = if service.is_icmpv6() { [true, false] } else { [false, true] };
+    let of = |addresses: &[IpAddr], v6: bool| addresses.iter().copied().find(|a| a.is_ipv6() == v6);
+    families.into_iter().find_map(|v6| Some((of(from, v6)?, of(to, v6)?)))
+}
+
+/// The answer of a pod about itself.
+fn itself(answer: EndAnswer) -> EndAnswer {
+    match answer.verdict {
+        EndVerdict::Open => answer,
+        _ => EndAnswer { verdict: EndVerdict::Allow, rule: Some(SELF.to_owned()), ..answer },
     }
 }
 

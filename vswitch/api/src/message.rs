@@ -40,6 +40,8 @@ pub enum Request {
         artefact: Box<Artefact>,
     },
     Status,
+    /// The artefact in force. Answered with [`Response::Artefact`].
+    Artefact,
     Ports,
     /// Flows, most recent first.
     Flows {
@@ -65,6 +67,7 @@ pub enum Response {
     Done,
     Installed { generation: Generation, took_us: u64 },
     Status(Box<Status>),
+    Artefact { artefact: Box<Artefact> },
     Ports { ports: Vec<PortStatus> },
     Flows { flows: Vec<FlowStatus>, total: usize },
     Drops { drops: Vec<DropCount>, recent: Vec<DropEvent> },

@@ -252,6 +252,10 @@ fn respond(request: Request, shared: &Shared) -> Response {
             .install(*artefact)
             .map(|(generation, took)| Response::Installed { generation, took_us: took.as_micros() as u64 }),
         Request::Status => Ok(Response::Status(Box::new(answer::status(shared)))),
+        Request::Artefact => {
+            let artefact = Box::new(shared.view().snapshot.policy.artefact().clone());
+            Ok(Response::Artefact { artefact })
+        }
         Request::Ports => Ok(Response::Ports { ports: answer::ports(shared) }),
         Request::Flows { limit } => {
             answer::flows(shared, limit).map(|(flows, total)| Response::Flows { flows, total })

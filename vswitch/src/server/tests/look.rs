@@ -112,6 +112,14 @@ fn drops_are_counted_by_port_and_reason_and_put_into_words() {
 }
 
 #[test]
+fn the_artefact_in_force_is_told_as_it_was_installed() {
+    let bench = Bench::new();
+    let installed = artefact(3, &[1]);
+    bench.install(installed.clone());
+    assert_eq!(bench.ask(&Request::Artefact), Response::Artefact { artefact: Box::new(installed) });
+}
+
+#[test]
 fn flows_of_all_workers_come_with_the_names_of_their_pods_most_recent_first() {
     let bench = Bench::new();
     bench.install(artefact(1, &[1]));

@@ -1,5 +1,6 @@
 //! `penstock policy`: what policy says, before and while it is enforced.
 
+mod explain;
 mod flows;
 mod frames;
 mod lint;
@@ -24,6 +25,8 @@ enum Command {
     Lint(lint::Arguments),
     /// Judge connections under the policy of files, without a switch.
     Simulate(simulate::Arguments),
+    /// Say why a connection is let through or not: by which policies and rules, or which came nearest.
+    Explain(explain::Arguments),
 }
 
 /// `output`: as given on the command line, for what prints otherwise when nothing is said.
@@ -35,6 +38,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     match &arguments.command {
         Command::Lint(arguments) => lint::run(arguments, output, out),
+        Command::Explain(arguments) => explain::run(context, arguments, out),
         Command::Simulate(arguments) => simulate::run(context, arguments, output, out),
     }
 }
