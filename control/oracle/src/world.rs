@@ -1,6 +1,7 @@
 //! A cluster as one node sees it, and a question about it.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -87,6 +88,16 @@ impl World {
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 
+    /// Has every pod that is attached an object?
+    pub fn is_whole(&self) -> bool {
+        self.attached.iter().all(|pod| {
+            self.of_kind("Pod").any(|object| {
+                object["metadata"]["name"] == pod.name.as_str()
+                    && object["metadata"]["namespace"] == pod.namespace.as_str()
+            })
+        })
+    }
+
     /// The objects as one JSON text per line, which the loader takes.
     pub fn text(&self) -> String {
         self.objects.iter().map(|object| format!("{object}\n")).collect()
@@ -105,6 +116,28 @@ impl World {
             "flows": flows.iter().map(Flow::to_json).collect::<Vec<_>>(),
         })
         .to_string()
+    }
+
+    /// The words its policies use, each once: worlds that differ in names and numbers alone have the same.
+    pub fn words(&self) -> BTreeSet<String> {
+        fn gather(value: &Value, words: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(map) => {
+                    for (key, value) in map {
+                        words.insert(key.clone());
+                        gather(value, words);
+                    }
+                }
+                Value::Array(list) => list.iter().for_each(|value| gather(value, words)),
+                _ => {}
+            }
+        }
+        let mut words = BTreeSet::new();
+        for object in self.objects.iter().filter(|object| object["kind"].to_string().contains("Policy")) {
+            words.insert(object["kind"].as_str().unwrap_or_default().to_owned());
+            gather(object, &mut words);
+        }
+        words
     }
 
     /// For a person: the objects, and what is attached.

@@ -119,9 +119,8 @@ impl Cluster {
         if host_network {
             spec["hostNetwork"] = json!(true);
         }
-        if dice.has(Feature::ServiceAccount) || dice.chance(20) {
-            spec["serviceAccountName"] = json!(dice.one_of(&["builder", "default"]));
-        }
+        // The API server fills in the default one.
+        spec["serviceAccountName"] = json!(dice.one_of(&["builder", "default"]));
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -161,7 +160,7 @@ impl Cluster {
                 "metadata": {
                     "name": "over", "namespace": dice.one_of(&self.names), "labels": labels(dice),
                 },
-                "spec": {"nodeName": OWN_NODE, "containers": containers(dice)},
+                "spec": {"nodeName": OWN_NODE, "serviceAccountName": "default", "containers": containers(dice)},
             });
             // The address of a pod that runs, or one nobody has any more.
             let ip = if dice.chance(60) && first["status"]["podIP"].is_string() {

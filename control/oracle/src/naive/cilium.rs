@@ -23,7 +23,9 @@ impl Naive<'_> {
         let mut said = Said::default();
         for policy in &self.world.objects {
             let namespace = match policy["kind"].as_str() {
-                Some("CiliumNetworkPolicy") => policy["metadata"]["namespace"].as_str(),
+                Some("CiliumNetworkPolicy") => {
+                    Some(policy["metadata"]["namespace"].as_str().unwrap_or("default"))
+                }
                 Some("CiliumClusterwideNetworkPolicy") => None,
                 _ => continue,
             };
