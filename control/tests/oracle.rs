@@ -10,7 +10,7 @@ use penstock_api::{Action, Artefact, EndpointId};
 use penstock_control::compile::Compiler;
 use penstock_control::load::load_text;
 use penstock_control::objects::{Kind, ObjectKey};
-use penstock_oracle::{End, Event, Flow, History, Judgement, Key, Mix, Naive, World, shrink};
+use penstock_oracle::{End, Event, Feature, Flow, History, Judgement, Key, Mix, Naive, World, shrink};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
@@ -203,6 +203,14 @@ fn histories(mix: Mix, count: u64) {
 #[test]
 fn the_compiler_means_what_cilium_says() {
     the_compiler_means_what_is_written(Mix::everything(), 5_000);
+}
+
+#[test]
+fn the_compiler_means_what_is_written_of_every_feature() {
+    for feature in Feature::all() {
+        println!("{feature:?}");
+        the_compiler_means_what_is_written(Mix::about(feature), 200);
+    }
 }
 
 #[test]

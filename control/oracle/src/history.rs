@@ -208,6 +208,13 @@ fn change(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
         _ => {
             let pods = of_kind("Pod");
             let mut pod = dice.one_of(&pods).clone();
+            let is_shared = |ip: &Value| {
+                ip.is_string() && pods.iter().filter(|pod| pod["status"]["podIP"] == *ip).count() > 1
+            };
+            // Of two that run with one address nobody could say whose labels count.
+            if is_shared(&pod["status"]["podIP"]) {
+                return Vec::new();
+            }
             pod["metadata"]["labels"] = json!(crate::generate::labels(dice));
             vec![Event::Apply(pod)]
         }
