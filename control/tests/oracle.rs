@@ -111,7 +111,7 @@ fn the_compiler_means_what_is_written(mix: Mix, clusters: u64) {
 
 #[test]
 fn the_compiler_means_what_kubernetes_says() {
-    the_compiler_means_what_is_written(Mix::kubernetes(), 5_000);
+    the_compiler_means_what_is_written(Mix::kubernetes(), 16_000);
 }
 
 /// Feeds a compiler news.
@@ -202,18 +202,18 @@ fn histories(mix: Mix, count: u64) {
 
 #[test]
 fn the_compiler_means_what_cilium_says() {
-    the_compiler_means_what_is_written(Mix::everything(), 5_000);
+    the_compiler_means_what_is_written(Mix::everything(), 60_000);
 }
 
 #[test]
 fn the_compiler_means_what_is_written_of_every_feature() {
     for feature in Feature::all() {
         println!("{feature:?}");
-        the_compiler_means_what_is_written(Mix::about(feature), 200);
+        the_compiler_means_what_is_written(Mix::about(feature), 400);
     }
 }
 
 #[test]
 fn however_a_history_is_told_it_ends_the_same() {
-    histories(Mix::kubernetes(), 500);
+    histories(Mix::everything(), 2_000);
 }

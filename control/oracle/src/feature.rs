@@ -154,24 +154,64 @@ impl Feature {
     /// What a world must have besides for this feature to show.
     pub(crate) fn needs(self) -> &'static [Feature] {
         match self {
-            PolicyTypes | Isolation | PodPeer | NamespacePeer | PodInNamespacePeer | AnyPeer | AnyPort
-            | ProtocolOnly => &[NetworkPolicy],
-            IpBlock => &[NetworkPolicy],
-            IpBlockExcept => &[NetworkPolicy, IpBlock],
-            NamespaceMissing => &[NetworkPolicy, NamespacePeer],
-            PodsOnly => &[ReservedLabel, Endpoints, NotIn, DoesNotExist],
-            Specs | Deny | EnableDefaultDeny | Endpoints | Cidr | CidrExcept | CidrGroup | EmptyList
-            | EmptyRule | PortsOfAnyone | ZeroPort | AnyProtocol | Icmps | NotEnforced | SubjectScope => {
-                &[Cilium]
-            }
+            PolicyTypes | Isolation | AnyPort | IpBlock | AnyPeer => &[NetworkPolicy],
+            PodPeer | NamespacePeer | PodInNamespacePeer => &[NetworkPolicy, AnyPort],
+            ProtocolOnly => &[NetworkPolicy, AnyPeer],
+            IpBlockExcept => &[NetworkPolicy, IpBlock, AnyPort],
+            NamespaceMissing => &[NetworkPolicy, NamespacePeer, AnyPort],
+            NamedPort | EndPort | Sctp => &[AnyPeer, PortsOfAnyone],
+            In | NotIn | Exists | DoesNotExist => &[PodPeer, NamespacePeer, Endpoints, AnyPort],
+            PodsOnly => &[NamespacePeer, Endpoints, NotIn, DoesNotExist, AnyPort],
+            RemotePod | Terminated | HostNetwork => &[PodPeer, NamespacePeer, Endpoints, AnyPort],
+            SharedAddress => &[RemotePod, PodPeer, NamespacePeer, Endpoints, AnyPort],
+            Deny => &[Cilium, EnableDefaultDeny],
+            ZeroPort | AnyProtocol | Icmps => &[Cilium, PortsOfAnyone],
             PeerScope | NamespaceKey | NamespaceLabels | ServiceAccount | ReservedLabel | PrefixK8s
             | PrefixAny => &[Cilium, Endpoints],
             SpoofedLabel => &[Cilium, Endpoints, NamespaceKey],
-            EntityAll | EntityWorld | EntityWorldOfFamily | EntityHost | EntityRemoteNode | EntityCluster
-            | EntityApiServer | EntityNobody => &[Cilium],
-            ServiceWithSelector | ServiceWithoutSelector => &[Cilium],
+            Specs
+            | EnableDefaultDeny
+            | Endpoints
+            | Cidr
+            | CidrExcept
+            | CidrGroup
+            | EmptyList
+            | EmptyRule
+            | PortsOfAnyone
+            | NotEnforced
+            | SubjectScope
+            | EntityAll
+            | EntityWorld
+            | EntityWorldOfFamily
+            | EntityHost
+            | EntityRemoteNode
+            | EntityCluster
+            | EntityApiServer
+            | EntityNobody
+            | ServiceWithSelector
+            | ServiceWithoutSelector => &[Cilium],
             NodeSelector => &[Clusterwide],
             _ => &[],
+        }
+    }
+
+    /// What would hide it: rules that match nobody or everybody, and other ways to say the same place.
+    fn is_hidden_by(self, other: Feature) -> bool {
+        let limits_ports =
+            matches!(self, NamedPort | EndPort | Sctp | ZeroPort | AnyProtocol | Icmps | ProtocolOnly);
+        match other {
+            Isolation | EmptyRule | EmptyList | EntityNobody | NotEnforced | NodeSelector | SpoofedLabel
+            | NamespaceMissing | SubjectScope => true,
+            AnyPort | ProtocolOnly | ZeroPort => limits_ports,
+            NamedPort | EndPort => limits_ports && self != Sctp && self != AnyProtocol,
+            Sctp => limits_ports,
+            AnyProtocol => matches!(self, NamedPort | EndPort | ZeroPort),
+            Icmps => limits_ports || self == Deny,
+            NamespaceKey | NamespaceLabels => self == PeerScope || self == PodsOnly,
+            ReservedLabel => {
+                matches!(self, PeerScope | PodsOnly | NamespaceKey | NamespaceLabels | ServiceAccount)
+            }
+            _ => false,
         }
     }
 }
@@ -202,8 +242,16 @@ impl Mix {
         Mix { focus: None, kubernetes_only: true }
     }
 
+    pub(crate) fn is_focussed(self) -> bool {
+        self.focus.is_some()
+    }
+
     pub(crate) fn is_about(self, feature: Feature) -> bool {
         self.focus == Some(feature)
+    }
+
+    pub(crate) fn is_about_any(self, features: &[Feature]) -> bool {
+        self.focus.is_some_and(|focus| features.contains(&focus))
     }
 
     pub(crate) fn percent(self, feature: Feature) -> u32 {
@@ -211,8 +259,9 @@ impl Mix {
             return 0;
         }
         match self.focus {
-            Some(focus) if focus == feature => 85,
+            Some(focus) if focus == feature => 90,
             Some(focus) if focus.needs().contains(&feature) => 75,
+            Some(focus) if focus.is_hidden_by(feature) => 0,
             _ => feature.usual(),
         }
     }

@@ -17,6 +17,7 @@
 //! For tests only: a malformed object is a bug of the test, and panics.
 #![forbid(unsafe_code)]
 
+mod ablate;
 mod address;
 mod feature;
 mod generate;

@@ -2,7 +2,8 @@
 
 use crate::address::edges;
 use crate::generate::{OUTSIDE, PORTS};
-use crate::world::{Flow, ICMP, ICMPV6, SCTP, TCP, UDP, World};
+use crate::naive::Naive;
+use crate::world::{Attachment, Flow, ICMP, ICMPV6, SCTP, TCP, UDP, World};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use serde_json::Value;
@@ -11,7 +12,23 @@ use std::net::IpAddr;
 /// A rule of any policy, and which end of a flow its subject is.
 struct Aim<'a> {
     egress: bool,
+    policy: &'a Value,
     rule: &'a Value,
+    /// The pods here it is for.
+    subjects: Vec<&'a Attachment>,
+    /// Addresses its words lead to.
+    named: Vec<IpAddr>,
+    /// Addresses its exceptions take out of its blocks.
+    excepted: Vec<IpAddr>,
+}
+
+/// So often a question is thrown until the rule it is aimed at matches.
+const THROWS: usize = 8;
+
+/// Whom a question may be about that is aimed at nobody.
+struct Targets {
+    pods: Vec<IpAddr>,
+    everyone: Vec<IpAddr>,
 }
 
 fn chance(random: &mut StdRng, of_100: u32) -> bool {
@@ -40,18 +57,55 @@ pub(crate) fn protocol_number(name: &str) -> u8 {
     }
 }
 
+/// If the word is a CIDR: its edges, and everyone inside.
+fn around(word: &str, everyone: &[IpAddr], found: &mut Vec<IpAddr>) {
+    if let Ok(address) = word.parse::<IpAddr>() {
+        found.push(address);
+    }
+    let is_cidr = word
+        .split_once('/')
+        .is_some_and(|(net, length)| net.parse::<IpAddr>().is_ok() && length.parse::<u32>().is_ok());
+    if is_cidr {
+        found.extend(edges(word));
+        found.extend(everyone.iter().filter(|address| crate::inside(**address, word)));
+    }
+}
+
+/// Addresses that exceptions of a rule take out of its blocks.
+fn excepted(rule: &Value, everyone: &[IpAddr]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    walk(rule, &mut |value| {
+        for except in value["except"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            found.push(crate::address::parse_cidr(except).0);
+            found.extend(everyone.iter().filter(|address| crate::inside(**address, except)));
+        }
+    });
+    found
+}
+
 impl World {
-    fn aims(&self) -> Vec<Aim<'_>> {
+    fn aims<'a>(&'a self, naive: &Naive<'a>, everyone: &[IpAddr]) -> Vec<Aim<'a>> {
         let mut aims = Vec::new();
         for object in &self.objects {
             let specs =
                 std::iter::once(&object["spec"]).chain(object["specs"].as_array().into_iter().flatten());
-            for spec in specs {
+            for spec in specs.filter(|spec| !spec.is_null()) {
                 for (section, egress) in
                     [("ingress", false), ("ingressDeny", false), ("egress", true), ("egressDeny", true)]
                 {
-                    let rules = spec[section].as_array().into_iter().flatten();
-                    aims.extend(rules.map(|rule| Aim { egress, rule }));
+                    let Some(rules) = spec[section].as_array() else { continue };
+                    let subjects = naive.subjects(object, spec);
+                    // Where no pod is selected there is hardly anything to hit.
+                    let few = subjects.is_empty() && !aims.is_empty();
+                    let rules = rules.iter().filter(|_| !few);
+                    aims.extend(rules.map(|rule| Aim {
+                        egress,
+                        policy: object,
+                        rule,
+                        subjects: subjects.clone(),
+                        named: self.named_addresses(rule, everyone),
+                        excepted: excepted(rule, everyone),
+                    }));
                 }
             }
         }
@@ -81,44 +135,65 @@ impl World {
 
     /// Up to `count` different questions; every one has at least one end attached here.
     pub fn questions(&self, random: &mut StdRng, count: usize) -> Vec<Flow> {
-        let local: Vec<IpAddr> = self.attached.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-        let aims = self.aims();
-        let everyone = self.addresses();
+        let naive = Naive::new(self);
+        let targets = Targets { pods: self.pod_addresses(), everyone: self.addresses() };
+        let aims = self.aims(&naive, &targets.everyone);
         let mut flows = Vec::new();
         for _ in 0..count * 4 {
             if flows.len() >= count {
                 break;
             }
-            let aim =
-                if chance(random, 90) { one_of(random, &(0..aims.len()).collect::<Vec<_>>()) } else { None };
-            let aim = aim.map(|index| &aims[index]);
-            let egress = aim.map_or_else(|| chance(random, 50), |aim| aim.egress);
-            let Some(here) = one_of(random, &local) else { return flows };
-            let mut candidates: Vec<IpAddr> = Vec::new();
-            if let Some(aim) = aim {
-                candidates = self.named_addresses(aim.rule);
+            let aimed = !aims.is_empty() && chance(random, 90);
+            let aim = aimed.then(|| &aims[random.random_range(0..aims.len())]);
+            let by_exception = aim.is_some_and(|aim| !aim.excepted.is_empty());
+            let to_hit = chance(random, if by_exception { 20 } else { 50 });
+            let throws = if to_hit { THROWS } else { 1 };
+            let mut thrown = None;
+            for _ in 0..throws {
+                thrown = self.throw(random, aim, &targets).or(thrown);
+                let hit = thrown.zip(aim).is_none_or(|((flow, pod), aim)| {
+                    naive.rule_matches(aim.policy, aim.rule, pod, flow, aim.egress)
+                });
+                if hit {
+                    break;
+                }
             }
-            if candidates.is_empty() || chance(random, 35) {
-                // Pods first: most rules are about them.
-                candidates = if chance(random, 50) { self.pod_addresses() } else { everyone.clone() };
-            }
-            candidates.retain(|address| address.is_ipv4() == here.is_ipv4());
-            let Some(there) = one_of(random, &candidates) else { continue };
-            let same_pod = self
-                .attached
-                .iter()
-                .any(|pod| pod.addresses.contains(&here) && pod.addresses.contains(&there));
-            if same_pod {
-                continue;
-            }
-            let (from, to) = if egress { (here, there) } else { (there, here) };
-            let (protocol, port) = self.service(random, aim.map(|aim| aim.rule), to);
-            let flow = Flow { from, to, protocol, port };
-            if !flows.contains(&flow) {
+            if let Some((flow, _)) = thrown.filter(|(flow, _)| !flows.contains(flow)) {
                 flows.push(flow);
             }
         }
         flows
+    }
+
+    fn throw<'a>(
+        &'a self,
+        random: &mut StdRng,
+        aim: Option<&Aim<'a>>,
+        targets: &Targets,
+    ) -> Option<(Flow, &'a Attachment)> {
+        let egress = aim.map_or_else(|| chance(random, 50), |aim| aim.egress);
+        let subjects =
+            aim.map(|aim| aim.subjects.clone()).filter(|subjects| !subjects.is_empty() && chance(random, 90));
+        let subjects = subjects.unwrap_or_else(|| self.attached.iter().collect());
+        let pod = one_of(random, &subjects)?;
+        let here = one_of(random, &pod.addresses)?;
+        let mut candidates: Vec<IpAddr> = aim.map(|aim| aim.named.clone()).unwrap_or_default();
+        let excepted = aim.map(|aim| aim.excepted.clone()).unwrap_or_default();
+        // What is taken out of a block is its most interesting part.
+        if !excepted.is_empty() && chance(random, 60) {
+            candidates = excepted;
+        } else if candidates.is_empty() || chance(random, 35) {
+            // Pods first: most rules are about them.
+            candidates = if chance(random, 50) { targets.pods.clone() } else { targets.everyone.clone() };
+        }
+        if !egress && chance(random, 18) {
+            candidates.clone_from(&self.host_addresses);
+        }
+        candidates.retain(|address| address.is_ipv4() == here.is_ipv4() && !pod.addresses.contains(address));
+        let there = one_of(random, &candidates)?;
+        let (from, to) = if egress { (here, there) } else { (there, here) };
+        let (protocol, port) = self.service(random, aim.map(|aim| aim.rule), to);
+        Some((Flow { from, to, protocol, port }, pod))
     }
 
     fn pod_addresses(&self) -> Vec<IpAddr> {
@@ -133,7 +208,7 @@ impl World {
     }
 
     /// Addresses a rule's words lead to.
-    fn named_addresses(&self, rule: &Value) -> Vec<IpAddr> {
+    fn named_addresses(&self, rule: &Value, everyone: &[IpAddr]) -> Vec<IpAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         let mut words: Vec<&str> = Vec::new();
         walk(rule, &mut |value| {
@@ -161,14 +236,16 @@ impl World {
                 word if word.starts_with("group-") => {
                     for group in self.of_kind("CiliumCIDRGroup").filter(|g| g["metadata"]["name"] == word) {
                         let cidrs = group["spec"]["externalCIDRs"].as_array().into_iter().flatten();
-                        cidrs.filter_map(Value::as_str).for_each(|cidr| self.around(cidr, &mut found));
+                        cidrs.filter_map(Value::as_str).for_each(|cidr| around(cidr, everyone, &mut found));
                     }
                 }
-                word => self.around(word, &mut found),
+                word => around(word, everyone, &mut found),
             }
         }
         if rule.to_string().contains("Selector\":") || rule.to_string().contains("Endpoints\":") {
             found.extend(self.pod_addresses());
+            // Whom a selector must not mean, whatever it leaves out.
+            found.extend(["10.9.0.2", "192.0.2.1", "2001:db8::1"].into_iter().filter_map(text));
         }
         found
     }
@@ -180,20 +257,6 @@ impl World {
                     found.extend(value.as_str().and_then(|s| s.parse::<IpAddr>().ok()));
                 });
             }
-        }
-    }
-
-    /// If the word is a CIDR: its edges, and everyone inside.
-    fn around(&self, word: &str, found: &mut Vec<IpAddr>) {
-        if let Ok(address) = word.parse::<IpAddr>() {
-            found.push(address);
-        }
-        let is_cidr = word
-            .split_once('/')
-            .is_some_and(|(net, length)| net.parse::<IpAddr>().is_ok() && length.parse::<u32>().is_ok());
-        if is_cidr {
-            found.extend(edges(word));
-            found.extend(self.addresses().into_iter().filter(|address| crate::inside(*address, word)));
         }
     }
 

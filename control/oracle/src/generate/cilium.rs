@@ -1,7 +1,7 @@
 //! Random CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies. Every one is valid.
 
 use super::cluster::Cluster;
-use super::{Dice, NETS, OUTSIDE, PORT_NAMES, PORTS, VALUES};
+use super::{Dice, NETS, OPERATORS, OUTSIDE, PORT_NAMES, PORTS, VALUES};
 use crate::feature::Feature;
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ impl Section {
 
 pub(crate) fn policy(dice: &mut Dice, cluster: &Cluster, number: usize, clusterwide: bool) -> Value {
     let specs: Vec<Value> = if dice.has(Feature::Specs) {
-        (0..dice.between(1, 2)).map(|_| spec(dice, cluster, clusterwide)).collect()
+        (0..dice.some(2)).map(|_| spec(dice, cluster, clusterwide)).collect()
     } else {
         Vec::new()
     };
@@ -48,7 +48,7 @@ pub(crate) fn policy(dice: &mut Dice, cluster: &Cluster, number: usize, clusterw
     policy["kind"] =
         json!(if clusterwide { "CiliumClusterwideNetworkPolicy" } else { "CiliumNetworkPolicy" });
     if !clusterwide {
-        policy["metadata"]["namespace"] = json!(dice.one_of(&cluster.names));
+        policy["metadata"]["namespace"] = json!(cluster.populated(dice));
     }
     policy
 }
@@ -61,7 +61,8 @@ fn spec(dice: &mut Dice, cluster: &Cluster, clusterwide: bool) -> Value {
         spec.insert("endpointSelector".to_owned(), subjects(dice, cluster));
     }
     let of_nodes = spec.contains_key("nodeSelector");
-    let first = dice.chance(55);
+    let services = dice.mix.is_about_any(&[Feature::ServiceWithSelector, Feature::ServiceWithoutSelector]);
+    let first = services || dice.chance(55);
     for egress in [false, true] {
         if egress != first && !dice.chance(35) {
             // The other direction is left alone, or there and empty, which is the same.
@@ -74,13 +75,13 @@ fn spec(dice: &mut Dice, cluster: &Cluster, clusterwide: bool) -> Value {
         if !deny || dice.chance(60) {
             let section = Section { egress, deny: false };
             let rules: Vec<Value> =
-                (0..dice.between(1, 2)).map(|_| rule(dice, cluster, section, of_nodes)).collect();
+                (0..dice.some(2)).map(|_| rule(dice, cluster, section, of_nodes)).collect();
             spec.insert(section.name().to_owned(), json!(rules));
         }
         if deny {
             let section = Section { egress, deny: true };
             let rules: Vec<Value> =
-                (0..dice.between(1, 2)).map(|_| rule(dice, cluster, section, of_nodes)).collect();
+                (0..dice.some(2)).map(|_| rule(dice, cluster, section, of_nodes)).collect();
             spec.insert(section.name().to_owned(), json!(rules));
         }
     }
@@ -88,7 +89,10 @@ fn spec(dice: &mut Dice, cluster: &Cluster, clusterwide: bool) -> Value {
         let mut wanted = Map::new();
         for direction in ["ingress", "egress"] {
             if dice.chance(75) {
-                wanted.insert(direction.to_owned(), json!(dice.chance(30)));
+                wanted.insert(
+                    direction.to_owned(),
+                    json!(dice.chance(if dice.mix.is_about(Feature::Deny) { 0 } else { 30 })),
+                );
             }
         }
         spec.insert("enableDefaultDeny".to_owned(), Value::Object(wanted));
@@ -104,7 +108,11 @@ fn subjects(dice: &mut Dice, cluster: &Cluster) -> Value {
             _ => json!({"matchExpressions": [{"key": POD_NAMESPACE, "operator": "Exists"}]}),
         };
     }
-    if dice.chance(40) { json!({}) } else { selector(dice, cluster) }
+    if dice.chance(if dice.mix.is_focussed() { 75 } else { 45 }) {
+        json!({})
+    } else {
+        selector(dice, cluster)
+    }
 }
 
 /// A key as it may be written in a selector.
@@ -123,7 +131,8 @@ struct Requirements {
 
 impl Requirements {
     fn add(&mut self, dice: &mut Dice, key: String, value: &str, values: &[&str]) {
-        if dice.chance(45) {
+        let in_words = dice.mix.is_about_any(OPERATORS);
+        if !in_words && dice.chance(45) {
             self.labels.insert(key, json!(value));
         } else {
             self.expressions.push(dice.expression(&key, value, values));
@@ -144,7 +153,7 @@ impl Requirements {
 
 fn selector(dice: &mut Dice, cluster: &Cluster) -> Value {
     let mut wanted = Requirements { labels: Map::new(), expressions: Vec::new() };
-    for _ in 0..dice.between(1, 2) {
+    for _ in 0..dice.some(2) {
         let (plain, value) = dice.label(&cluster.pods);
         let key = key(dice, &plain);
         wanted.add(dice, key, &value, VALUES);
@@ -154,12 +163,12 @@ fn selector(dice: &mut Dice, cluster: &Cluster) -> Value {
 
 /// A selector as a peer: with all that only means something there.
 fn peer_selector(dice: &mut Dice, cluster: &Cluster) -> Value {
-    if dice.chance(15) {
+    let about_pods = [Feature::PeerScope, Feature::RemotePod, Feature::SharedAddress];
+    if dice.chance(if dice.mix.is_about_any(&about_pods) { 50 } else { 12 }) {
         return json!({});
     }
     let mut wanted = Requirements { labels: Map::new(), expressions: Vec::new() };
-    let special = dice.mix.is_about(Feature::PodsOnly);
-    if dice.has(Feature::ReservedLabel) && !special {
+    if dice.has(Feature::ReservedLabel) {
         let name = *dice.one_of(&["host", "remote-node", "world", "kube-apiserver", "world-ipv4", "init"]);
         if name == "init" || dice.chance(20) {
             wanted.expressions.push(json!({"key": format!("reserved:{name}"), "operator": "DoesNotExist"}));
@@ -233,11 +242,11 @@ fn rule(dice: &mut Dice, cluster: &Cluster, section: Section, of_nodes: bool) ->
         Feature::EmptyRule => return json!({}),
         Feature::PortsOfAnyone => {}
         Feature::Endpoints => {
-            let count = dice.between(1, 2);
+            let count = dice.some(2);
             set("Endpoints", (0..count).map(|_| peer_selector(dice, cluster)).collect());
         }
         Feature::Cidr => {
-            let count = dice.between(1, 2);
+            let count = dice.some(2);
             let mut list = dice.some_of(NETS, count);
             if dice.chance(15) {
                 list.push(*dice.one_of(OUTSIDE));
@@ -245,9 +254,16 @@ fn rule(dice: &mut Dice, cluster: &Cluster, section: Section, of_nodes: bool) ->
             set("CIDR", json!(list));
         }
         Feature::CidrExcept => {
-            let list: Vec<Value> = (0..dice.between(1, 2))
+            let list: Vec<Value> = (0..dice.some(2))
                 .map(|_| {
-                    let (cidr, except) = dice.cidr(true);
+                    let mut pair = dice.cidr(true);
+                    // What is all pods and nodes is nothing to such a rule, except or not.
+                    while dice.mix.is_about(Feature::CidrExcept)
+                        && (pair.1.is_empty() || pair.0.starts_with("10.1.0."))
+                    {
+                        pair = dice.cidr(true);
+                    }
+                    let (cidr, except) = pair;
                     if except.is_empty() {
                         json!({"cidr": cidr})
                     } else {
@@ -302,7 +318,7 @@ fn service(dice: &mut Dice, cluster: &Cluster, with_selector: bool) -> Value {
     let wanted = if with_selector { "picked" } else { "bare" };
     let known = cluster.services.iter().find(|service| service["metadata"]["name"] == wanted);
     let namespace = match known {
-        Some(service) if dice.chance(75) => {
+        Some(service) if dice.chance(85) => {
             service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned()
         }
         _ => (*dice.one_of(&cluster.names)).to_owned(),
@@ -349,7 +365,7 @@ fn port(dice: &mut Dice) -> Value {
 
 fn add_ports(dice: &mut Dice, rule: &mut Map<String, Value>, needed: bool) {
     if dice.has(Feature::Icmps) {
-        let fields: Vec<Value> = (0..dice.between(1, 2))
+        let fields: Vec<Value> = (0..dice.some(2))
             .map(|_| match dice.below(6) {
                 0 => json!({"type": 8}),
                 1 => json!({"type": "EchoRequest", "family": "IPv4"}),
@@ -360,10 +376,10 @@ fn add_ports(dice: &mut Dice, rule: &mut Map<String, Value>, needed: bool) {
             })
             .collect();
         rule.insert("icmps".to_owned(), json!([{"fields": fields}]));
-    } else if needed || dice.chance(60) {
-        let entries: Vec<Value> = (0..dice.between(1, 2))
+    } else if needed || dice.chance(if dice.mix.is_focussed() { 25 } else { 60 }) {
+        let entries: Vec<Value> = (0..dice.some(2))
             .map(|_| {
-                let ports: Vec<Value> = (0..dice.between(1, 2)).map(|_| port(dice)).collect();
+                let ports: Vec<Value> = (0..dice.some(2)).map(|_| port(dice)).collect();
                 json!({"ports": ports})
             })
             .collect();

@@ -50,7 +50,7 @@ impl Cluster {
                 );
             }
         }
-        let pods = dice.between(2, 4);
+        let pods = dice.between(if dice.mix.is_focussed() { 3 } else { 2 }, 4);
         for number in 0..pods {
             cluster.add_pod(dice, number);
         }
@@ -110,7 +110,7 @@ impl Cluster {
         }
         let mut labels = labels(dice);
         if dice.has(Feature::SpoofedLabel) {
-            self.spoof(dice, &mut labels);
+            self.spoof(dice, namespace, &mut labels);
         }
         let mut spec = json!({
             "nodeName": if remote { OTHER_NODE } else { OWN_NODE },
@@ -139,13 +139,23 @@ impl Cluster {
         self.pods.push(pod);
     }
 
+    /// A namespace, most of the time one with pods in it.
+    pub(crate) fn populated(&self, dice: &mut Dice) -> String {
+        if dice.chance(15) || self.pods.is_empty() {
+            return (*dice.one_of(&self.names)).to_owned();
+        }
+        dice.one_of(&self.pods)["metadata"]["namespace"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Labels that look like those only the cluster itself may give.
-    fn spoof(&self, dice: &mut Dice, labels: &mut Map<String, Value>) {
-        let namespace = *dice.one_of(&self.names);
-        let (key, value) = match dice.below(5) {
-            0 | 1 => ("io.kubernetes.pod.namespace".to_owned(), namespace),
-            2 => ("io.cilium.k8s.policy.serviceaccount".to_owned(), "builder"),
-            3 => (format!("io.cilium.k8s.namespace.labels.{}", dice.one_of(KEYS)), *dice.one_of(VALUES)),
+    fn spoof(&self, dice: &mut Dice, own: &str, labels: &mut Map<String, Value>) {
+        let others: Vec<&str> = self.names.iter().copied().filter(|name| *name != own).collect();
+        let namespace = *dice.one_of(&others);
+        let kinds = if dice.mix.is_about(Feature::SpoofedLabel) { 3 } else { 6 };
+        let (key, value) = match dice.below(kinds) {
+            0..3 => ("io.kubernetes.pod.namespace".to_owned(), namespace),
+            3 => ("io.cilium.k8s.policy.serviceaccount".to_owned(), "builder"),
+            4 => (format!("io.cilium.k8s.namespace.labels.{}", dice.one_of(KEYS)), *dice.one_of(VALUES)),
             _ => ("kubernetes.io/metadata.name".to_owned(), namespace),
         };
         labels.insert(key, json!(value));
@@ -153,35 +163,32 @@ impl Cluster {
 
     /// Pods that share an address: one that is over and shows it still, or one that looks the same to every policy.
     fn add_doubles(&mut self, dice: &mut Dice) {
-        if dice.has(Feature::Terminated) {
-            let first = self.pods[0].clone();
+        let overs =
+            if dice.mix.is_about(Feature::Terminated) { 3 } else { u32::from(dice.has(Feature::Terminated)) };
+        for number in 0..overs {
             let mut over = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {
-                    "name": "over", "namespace": dice.one_of(&self.names), "labels": labels(dice),
+                    "name": format!("over-{number}"), "namespace": dice.one_of(&self.names), "labels": labels(dice),
                 },
                 "spec": {"nodeName": OWN_NODE, "serviceAccountName": "default", "containers": containers(dice)},
             });
             // The address of a pod that runs, or one nobody has any more.
-            let ip = if dice.chance(60) && first["status"]["podIP"].is_string() {
-                first["status"]["podIP"].clone()
-            } else {
-                json!("10.1.0.6")
-            };
+            let alive = dice.one_of(&self.pods)["status"]["podIP"].clone();
+            let ip = if dice.chance(70) && alive.is_string() { alive } else { json!("10.1.0.6") };
             over["status"] =
                 json!({"phase": dice.one_of(&["Succeeded", "Failed"]), "podIP": ip, "podIPs": [{"ip": ip}]});
             let at = dice.below(self.pods.len() + 1);
             self.pods.insert(at, over);
         }
-        if dice.has(Feature::SharedAddress)
-            && let Some(pod) = self
-                .pods
-                .iter()
-                .find(|pod| pod["spec"]["nodeName"] == OTHER_NODE && pod["spec"]["hostNetwork"].is_null())
-        {
-            let mut twin = pod.clone();
-            twin["metadata"]["name"] = json!("twin");
-            self.pods.push(twin);
+        if dice.has(Feature::SharedAddress) {
+            let far =
+                |pod: &&Value| pod["spec"]["nodeName"] == OTHER_NODE && pod["spec"]["hostNetwork"].is_null();
+            let mut twins: Vec<Value> = self.pods.iter().filter(far).cloned().collect();
+            for (number, twin) in twins.iter_mut().enumerate() {
+                twin["metadata"]["name"] = json!(format!("twin-{number}"));
+            }
+            self.pods.extend(twins);
         }
     }
 
@@ -205,10 +212,11 @@ impl Cluster {
             self.others.push(slice("default", "kubernetes", &[at]));
         }
         if dice.has(Feature::ServiceWithSelector) {
-            let namespace = *dice.one_of(&self.names);
-            let (key, value) = dice.label(&self.pods);
+            let pod = dice.one_of(&self.pods).clone();
+            let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+            let (key, value) = dice.label(&[pod]);
             let labels = labels(dice);
-            self.services.push(service(namespace, "picked", labels, Some(json!({key: value}))));
+            self.services.push(service(&namespace, "picked", labels, Some(json!({key: value}))));
         }
         if dice.has(Feature::ServiceWithoutSelector) {
             let namespace = *dice.one_of(&self.names);
@@ -254,7 +262,7 @@ impl Cluster {
 fn containers(dice: &mut Dice) -> Value {
     let mut lists: [Vec<Value>; 2] = [Vec::new(), Vec::new()];
     for name in PORT_NAMES {
-        if dice.chance(60) {
+        if dice.chance(if dice.mix.is_about(Feature::NamedPort) { 95 } else { 60 }) {
             let protocol = *dice.one_of(&["TCP", "TCP", "UDP", "SCTP", ""]);
             let mut port = json!({"name": name, "containerPort": dice.one_of(PORTS)});
             if !protocol.is_empty() {

@@ -53,6 +53,10 @@ pub(crate) const NETS: &[&str] = &[
     "fd00:9::1/128",
 ];
 
+/// What only shows where selectors are written as expressions.
+pub(crate) const OPERATORS: &[Feature] =
+    &[Feature::In, Feature::NotIn, Feature::Exists, Feature::DoesNotExist, Feature::PodsOnly];
+
 /// Chance, seeded, with the dials it is thrown by.
 pub(crate) struct Dice<'a> {
     pub(crate) random: &'a mut StdRng,
@@ -76,6 +80,11 @@ impl Dice<'_> {
 
     pub(crate) fn between(&mut self, first: usize, last: usize) -> usize {
         self.random.random_range(first..=last)
+    }
+
+    /// How many of something: of what is to be seen alone, one.
+    pub(crate) fn some(&mut self, last: usize) -> usize {
+        if self.mix.is_focussed() { 1 } else { self.between(1, last) }
     }
 
     pub(crate) fn one_of<'a, T>(&mut self, from: &'a [T]) -> &'a T {
@@ -162,7 +171,7 @@ impl Dice<'_> {
         if within.is_empty() || !excepts {
             return (cidr, Vec::new());
         }
-        let count = self.between(1, 2);
+        let count = self.some(2);
         (cidr, self.some_of(&within, count))
     }
 }
@@ -181,7 +190,8 @@ impl World {
     pub fn of(mix: Mix, random: &mut StdRng) -> World {
         let mut dice = Dice { random, mix };
         let mut cluster = Cluster::random(&mut dice);
-        let policies = dice.between(1, 4);
+        // Rules hide each other: few where one is to be seen.
+        let policies = dice.between(1, if mix.is_focussed() { 2 } else { 3 });
         for number in 0..policies {
             let policy = policy(&mut dice, &cluster, number);
             cluster.policies.push(policy);

@@ -1,21 +1,23 @@
 //! Random NetworkPolicies.
 
 use super::cluster::Cluster;
-use super::{Dice, PORT_NAMES, PORTS, VALUES};
+use super::{Dice, OPERATORS, PORT_NAMES, PORTS, VALUES};
 use crate::feature::Feature;
 use serde_json::{Map, Value, json};
 
 pub(crate) fn selector(dice: &mut Dice, carriers: &[Value]) -> Value {
-    if dice.chance(15) {
+    if dice.chance(if dice.mix.is_about_any(&[Feature::RemotePod, Feature::SharedAddress]) { 50 } else { 15 })
+    {
         return json!({});
     }
     let mut selector = Map::new();
-    if dice.chance(55) {
+    let in_words = dice.mix.is_about_any(OPERATORS);
+    if !in_words && dice.chance(55) {
         let (key, value) = dice.label(carriers);
         selector.insert("matchLabels".to_owned(), json!({key: value}));
     }
-    if dice.chance(50) {
-        let count = dice.between(1, 2);
+    if in_words || dice.chance(50) {
+        let count = dice.some(2);
         let expressions: Vec<Value> = (0..count)
             .map(|_| {
                 let (key, value) = dice.label(carriers);
@@ -28,7 +30,13 @@ pub(crate) fn selector(dice: &mut Dice, carriers: &[Value]) -> Value {
 }
 
 fn namespace_selector(dice: &mut Dice, cluster: &Cluster) -> Value {
-    let about_names = if dice.mix.is_about(Feature::NamespaceMissing) { 70 } else { 30 };
+    let about_names = if dice.mix.is_about_any(OPERATORS) {
+        0
+    } else if dice.mix.is_about(Feature::NamespaceMissing) {
+        70
+    } else {
+        30
+    };
     if dice.chance(about_names) {
         return json!({"matchLabels": {"kubernetes.io/metadata.name": dice.one_of(&cluster.names)}});
     }
@@ -55,7 +63,11 @@ fn peer(dice: &mut Dice, cluster: &Cluster) -> Value {
         }),
         _ => {
             let excepts = dice.has(Feature::IpBlockExcept);
-            let (cidr, except) = dice.cidr(excepts);
+            let mut pair = dice.cidr(excepts);
+            while dice.mix.is_about(Feature::IpBlockExcept) && pair.1.is_empty() {
+                pair = dice.cidr(true);
+            }
+            let (cidr, except) = pair;
             let mut block = json!({"cidr": cidr});
             if !except.is_empty() {
                 block["except"] = json!(except);
@@ -88,18 +100,18 @@ fn port(dice: &mut Dice) -> Value {
 }
 
 fn rules(dice: &mut Dice, cluster: &Cluster, peers_field: &str) -> Value {
-    let count = if dice.has(Feature::Isolation) { 0 } else { dice.between(1, 2) };
+    let count = if dice.has(Feature::Isolation) { 0 } else { dice.some(2) };
     let rules: Vec<Value> = (0..count)
         .map(|_| {
             let mut rule = Map::new();
             if !dice.has(Feature::AnyPeer) {
-                let peers: Vec<Value> = (0..dice.between(1, 2)).map(|_| peer(dice, cluster)).collect();
+                let peers: Vec<Value> = (0..dice.some(2)).map(|_| peer(dice, cluster)).collect();
                 rule.insert(peers_field.to_owned(), json!(peers));
             } else if dice.chance(50) {
                 rule.insert(peers_field.to_owned(), json!([]));
             }
             if !dice.has(Feature::AnyPort) {
-                let ports: Vec<Value> = (0..dice.between(1, 2)).map(|_| port(dice)).collect();
+                let ports: Vec<Value> = (0..dice.some(2)).map(|_| port(dice)).collect();
                 rule.insert("ports".to_owned(), json!(ports));
             } else if dice.chance(50) {
                 rule.insert("ports".to_owned(), json!([]));
@@ -112,8 +124,9 @@ fn rules(dice: &mut Dice, cluster: &Cluster, peers_field: &str) -> Value {
 
 pub(crate) fn policy(dice: &mut Dice, cluster: &Cluster, number: usize) -> Value {
     let subjects = match dice.below(10) {
-        0..5 => json!({}),
-        5 => Value::Null,
+        0..4 => json!({}),
+        4 => Value::Null,
+        5..8 if dice.mix.is_focussed() => json!({}),
         _ => selector(dice, &cluster.pods),
     };
     let mut spec = json!({"podSelector": subjects});
@@ -129,7 +142,7 @@ pub(crate) fn policy(dice: &mut Dice, cluster: &Cluster, number: usize) -> Value
     }
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": format!("policy-{number}"), "namespace": dice.one_of(&cluster.names)},
+        "metadata": {"name": format!("policy-{number}"), "namespace": cluster.populated(dice)},
         "spec": spec,
     })
 }

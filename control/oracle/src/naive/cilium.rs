@@ -18,6 +18,16 @@ fn items<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> 
     list(object, field).into_iter().flatten()
 }
 
+pub(super) fn is_cilium(policy: &Value) -> bool {
+    matches!(policy["kind"].as_str(), Some("CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy"))
+}
+
+/// A policy's namespace; none if it is the whole cluster's.
+pub(super) fn namespace_of(policy: &Value) -> Option<&str> {
+    let namespace = policy["metadata"]["namespace"].as_str();
+    (policy["kind"] != "CiliumClusterwideNetworkPolicy").then(|| namespace.unwrap_or("default"))
+}
+
 impl Naive<'_> {
     pub(super) fn cilium(&self, case: &Case<'_>) -> Said {
         let mut said = Said::default();
@@ -31,7 +41,7 @@ impl Naive<'_> {
             };
             let specs = std::iter::once(&policy["spec"]).filter(|spec| !spec.is_null());
             for spec in specs.chain(items(policy, "specs")) {
-                if self.is_subject(spec, namespace, case) {
+                if self.is_subject(spec, namespace, case.subject) {
                     self.read_spec(spec, namespace, case, &mut said);
                 }
             }
@@ -39,13 +49,13 @@ impl Naive<'_> {
         said
     }
 
-    /// Does a policy of this namespace (or of all) select the pod that is judged?
-    fn is_subject(&self, spec: &Value, namespace: Option<&str>, case: &Case<'_>) -> bool {
+    /// Does a policy of this namespace (or of all) select this pod?
+    pub(super) fn is_subject(&self, spec: &Value, namespace: Option<&str>, pod: &Value) -> bool {
         let scoped = self.reads(Feature::SubjectScope);
         // A nodeSelector selects nodes, and no pods.
         !spec["endpointSelector"].is_null()
-            && namespace.is_none_or(|namespace| !scoped || namespace == case.namespace)
-            && selects_sourced(&spec["endpointSelector"], &self.pod_labels(case.subject))
+            && namespace.is_none_or(|namespace| !scoped || pod["metadata"]["namespace"] == namespace)
+            && selects_sourced(&spec["endpointSelector"], &self.pod_labels(pod))
     }
 
     fn read_spec(&self, spec: &Value, namespace: Option<&str>, case: &Case<'_>, said: &mut Said) {
@@ -60,7 +70,7 @@ impl Naive<'_> {
     }
 
     /// Does a rule match the case? Whether that allows or denies is its section's business.
-    fn speaks_of(&self, rule: &Value, namespace: Option<&str>, case: &Case<'_>) -> bool {
+    pub(super) fn speaks_of(&self, rule: &Value, namespace: Option<&str>, case: &Case<'_>) -> bool {
         if asks_for_more(rule, case.egress) {
             return false;
         }

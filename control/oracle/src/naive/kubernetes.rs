@@ -11,8 +11,8 @@ impl Naive<'_> {
     /// Isolated as soon as one policy of the pod's namespace selects it for this direction; allowed what any rule of any of
     /// them allows.
     pub(super) fn kubernetes(&self, case: &Case<'_>) -> Said {
-        let (policy_type, rules_field, peers_field) =
-            if case.egress { ("Egress", "egress", "to") } else { ("Ingress", "ingress", "from") };
+        let (policy_type, rules_field) =
+            if case.egress { ("Egress", "egress") } else { ("Ingress", "ingress") };
         let mut said = Said::default();
         for policy in self.world.of_kind("NetworkPolicy") {
             let spec = &policy["spec"];
@@ -29,14 +29,17 @@ impl Naive<'_> {
                 continue;
             }
             said.isolated = true;
-            said.allowed |= rules.iter().any(|rule| {
-                let peers = rule[peers_field].as_array().cloned().unwrap_or_default();
-                let ports = rule["ports"].as_array().cloned().unwrap_or_default();
-                (peers.is_empty() || peers.iter().any(|peer| self.is_kubernetes_peer(peer, case)))
-                    && (ports.is_empty() || ports.iter().any(|port| is_kubernetes_port(port, case)))
-            });
+            said.allowed |= rules.iter().any(|rule| self.is_kubernetes_rule(rule, case));
         }
         said
+    }
+
+    /// Any of the peers on any of the ports, where a list that is empty or missing is no limit.
+    pub(super) fn is_kubernetes_rule(&self, rule: &Value, case: &Case<'_>) -> bool {
+        let peers = rule[if case.egress { "to" } else { "from" }].as_array().cloned().unwrap_or_default();
+        let ports = rule["ports"].as_array().cloned().unwrap_or_default();
+        (peers.is_empty() || peers.iter().any(|peer| self.is_kubernetes_peer(peer, case)))
+            && (ports.is_empty() || ports.iter().any(|port| is_kubernetes_port(port, case)))
     }
 
     fn is_kubernetes_peer(&self, peer: &Value, case: &Case<'_>) -> bool {

@@ -30,6 +30,11 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// Does a policy isolate an end, or deny?
+    pub fn is_judged(self) -> bool {
+        [self.egress, self.ingress].into_iter().flatten().any(|end| end != End::Open)
+    }
+
     pub fn is_allowed(self) -> bool {
         self.egress != Some(End::Deny) && self.ingress != Some(End::Deny)
     }
@@ -86,19 +91,52 @@ impl<'a> Naive<'a> {
         }
     }
 
-    fn end(&self, attachment: &Attachment, flow: Flow, egress: bool) -> End {
+    /// The pods attached here that a policy's spec selects.
+    pub(crate) fn subjects(&self, policy: &Value, spec: &Value) -> Vec<&'a Attachment> {
+        let is_subject = |pod: &Value| {
+            if cilium::is_cilium(policy) {
+                return self.is_subject(spec, cilium::namespace_of(policy), pod);
+            }
+            policy["metadata"]["namespace"] == pod["metadata"]["namespace"]
+                && labels::selects(&spec["podSelector"], &pod["metadata"]["labels"])
+        };
+        let attached = self.world.attached.iter();
+        attached.filter(|pod| self.pod_named(&pod.namespace, &pod.name).is_some_and(is_subject)).collect()
+    }
+
+    /// Does this one rule of a policy match the flow, for the pod it is judged for?
+    pub(crate) fn rule_matches(
+        &self,
+        policy: &Value,
+        rule: &Value,
+        pod: &'a Attachment,
+        flow: Flow,
+        egress: bool,
+    ) -> bool {
+        let case = self.case(pod, flow, egress);
+        if cilium::is_cilium(policy) {
+            return self.speaks_of(rule, cilium::namespace_of(policy), &case);
+        }
+        self.is_kubernetes_rule(rule, &case)
+    }
+
+    fn case(&self, attachment: &'a Attachment, flow: Flow, egress: bool) -> Case<'a> {
         let Some(subject) = self.pod_named(&attachment.namespace, &attachment.name) else {
             panic!("{}/{} is attached and has no object", attachment.namespace, attachment.name);
         };
         let peer = self.place(if egress { flow.to } else { flow.from });
-        let case = Case {
+        Case {
             flow,
             egress,
             subject,
             namespace: &attachment.namespace,
             peer,
             destination: if egress { peer.pod() } else { Some(subject) },
-        };
+        }
+    }
+
+    fn end(&self, attachment: &'a Attachment, flow: Flow, egress: bool) -> End {
+        let case = self.case(attachment, flow, egress);
         if self.world.enforcement == Enforcement::Never {
             return End::Open;
         }
@@ -108,7 +146,7 @@ impl<'a> Naive<'a> {
             kubernetes.isolated || cilium.isolated || self.world.enforcement == Enforcement::Always;
         // A pod may always reach itself. Its own node may always reach it, unless a rule denies just that.
         let itself = attachment.addresses.contains(&case.peer_address());
-        let own_node = !egress && peer == Place::Host && self.reads(Feature::OwnNode);
+        let own_node = !egress && case.peer == Place::Host && self.reads(Feature::OwnNode);
         if cilium.denied && !itself {
             End::Deny
         } else if !isolated {

@@ -1,6 +1,7 @@
 //! Who is at an address.
 
 use super::Naive;
+use crate::feature::Feature;
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -52,6 +53,14 @@ impl<'a> Naive<'a> {
 
     /// Who is at this address.
     pub fn place(&self, address: IpAddr) -> Place<'a> {
+        let mistaken = |pod: &&Value| {
+            (!self.reads(Feature::Terminated) && is_over(pod)
+                || !self.reads(Feature::HostNetwork) && is_on_host_network(pod))
+                && shows(pod, address)
+        };
+        if let Some(pod) = self.world.of_kind("Pod").find(mistaken) {
+            return Place::Pod(pod);
+        }
         if let Some(attached) = self.world.attached.iter().find(|pod| pod.addresses.contains(&address))
             && let Some(pod) = self.pod_named(&attached.namespace, &attached.name)
         {
@@ -106,6 +115,9 @@ impl<'a> Naive<'a> {
     /// The labels of a namespace. The API server sees to it that its name is always among them.
     pub(super) fn namespace_labels(&self, namespace: &str) -> Vec<(String, String)> {
         let object = self.world.of_kind("Namespace").find(|object| object["metadata"]["name"] == namespace);
+        if object.is_none() && !self.reads(Feature::NamespaceMissing) {
+            return Vec::new();
+        }
         let mut labels: Vec<(String, String)> = object
             .and_then(|object| object["metadata"]["labels"].as_object())
             .into_iter()
