@@ -45,30 +45,32 @@ func (c *cluster) mapAddresses(log *slog.Logger, policies *imported) (*addresses
 		IdentityAllocator: a.allocator,
 		IdentityUpdater:   everyoneKnows{},
 	})
-	revision := a.cache.UpsertMetadataBatch(c.metadata(policies)...)
-	if err := a.cache.WaitForRevision(ctx, revision); err != nil {
+	if err := c.fill(ctx, a, policies); err != nil {
 		a.close()
 		return nil, err
 	}
-	for _, pod := range c.pods {
-		if pod.object.Spec.HostNetwork || len(pod.addresses) == 0 {
-			continue
-		}
-		id, _, err := a.allocator.AllocateIdentity(ctx, c.podLabels(pod), false, identity.InvalidIdentity)
-		if err != nil {
-			a.close()
-			return nil, err
-		}
-		a.pods[pod] = id
-		for _, address := range pod.addresses {
-			entry := ipcache.Identity{ID: id.ID, Source: source.CustomResource}
-			if _, err := a.cache.Upsert(address.String(), nil, 0, nil, entry); err != nil {
-				a.close()
-				return nil, err
+	return a, nil
+}
+
+func (c *cluster) fill(ctx context.Context, a *addresses, policies *imported) error {
+	revision := a.cache.UpsertMetadataBatch(c.metadata(policies)...)
+	if err := a.cache.WaitForRevision(ctx, revision); err != nil {
+		return err
+	}
+	for address, pod := range c.owners {
+		if a.pods[pod] == nil {
+			id, _, err := a.allocator.AllocateIdentity(ctx, c.podLabels(pod), false, identity.InvalidIdentity)
+			if err != nil {
+				return err
 			}
+			a.pods[pod] = id
+		}
+		entry := ipcache.Identity{ID: a.pods[pod].ID, Source: source.CustomResource}
+		if _, err := a.cache.Upsert(address.String(), nil, 0, nil, entry); err != nil {
+			return err
 		}
 	}
-	return a, nil
+	return nil
 }
 
 func (a *addresses) close() {
@@ -95,8 +97,11 @@ func (a *addresses) known() identity.IdentityMap {
 // podLabels follows pkg/k8s.GetPodMetadata, without the filter for labels an operator finds irrelevant.
 func (c *cluster) podLabels(p *pod) labels.Labels {
 	object := p.object
-	clean := k8sutils.SanitizePodLabels(
-		object.Labels, c.namespace(object.Namespace), object.Spec.ServiceAccountName, clusterName)
+	account := object.Spec.ServiceAccountName
+	if account == "" {
+		account = "default" // the API server writes it down
+	}
+	clean := k8sutils.SanitizePodLabels(object.Labels, c.namespace(object.Namespace), account, clusterName)
 	return labels.Map2Labels(clean, labels.LabelSourceK8s)
 }
 

@@ -27,7 +27,7 @@ type cluster struct {
 	groups     []*ciliumv2.CiliumCIDRGroup
 	networks   []*networkingv1.NetworkPolicy
 	ciliums    []*ciliumv2.CiliumNetworkPolicy
-	// Who has which address. A hostNetwork pod has none: it is its node.
+	// Who has which address.
 	owners map[netip.Addr]*pod
 	byName map[string]*pod
 }
@@ -36,6 +36,8 @@ type pod struct {
 	object    *corev1.Pod
 	addresses []netip.Addr
 	ports     namedPorts
+	// This node's agent enforces policy for it.
+	isEndpoint bool
 }
 
 // readCluster sorts objects by kind. Objects of other kinds say nothing about policy.
@@ -47,11 +49,7 @@ func readCluster(asked *question) (*cluster, error) {
 		owners:     map[netip.Addr]*pod{},
 		byName:     map[string]*pod{},
 	}
-	for _, text := range asked.HostAddresses {
-		address, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, err
-		}
+	for _, address := range asked.HostAddresses {
 		c.host[address] = true
 	}
 	for i, raw := range asked.Objects {
@@ -62,6 +60,14 @@ func readCluster(asked *question) (*cluster, error) {
 	for _, pod := range c.pods {
 		if err := c.settle(pod); err != nil {
 			return nil, err
+		}
+	}
+	for i := range asked.Attached {
+		c.attach(&asked.Attached[i])
+	}
+	if asked.Attached == nil {
+		for _, pod := range c.owners {
+			pod.isEndpoint = true
 		}
 	}
 	return c, nil
@@ -128,11 +134,12 @@ func inDefault(meta *metav1.ObjectMeta) {
 	}
 }
 
-// settle finds a pod's addresses and named ports. A pod that is over has neither (watchers.K8sPodWatcher removes it).
+// settle finds a pod's addresses and named ports. A pod that is over has neither (watchers.K8sPodWatcher removes it), nor
+// has one on its node's network an address of its own.
 func (c *cluster) settle(p *pod) error {
 	object := p.object
 	c.byName[object.Namespace+"/"+object.Name] = p
-	if !k8sutils.IsPodRunning(object.Status) {
+	if !k8sutils.IsPodRunning(object.Status) || object.Spec.HostNetwork {
 		return nil
 	}
 	for _, text := range k8sutils.ValidIPs(object.Status) {
@@ -141,18 +148,37 @@ func (c *cluster) settle(p *pod) error {
 			return fmt.Errorf("pod %s/%s: %w", object.Namespace, object.Name, err)
 		}
 		p.addresses = append(p.addresses, address)
-		if !object.Spec.HostNetwork {
-			c.owners[address] = p
-		}
+		c.owners[address] = p
 	}
 	p.ports = namedPorts{}
-	containers := append([]corev1.Container{}, object.Spec.Containers...)
-	for _, container := range containers {
+	for _, container := range object.Spec.Containers {
 		for _, port := range container.Ports {
 			p.ports.add(port.Name, string(port.Protocol), uint16(port.ContainerPort))
 		}
 	}
 	return nil
+}
+
+// attach makes a pod an endpoint. Its addresses are those its interface was given: nobody else has them, and those in its
+// status do not count.
+func (c *cluster) attach(attached *attachment) {
+	p := c.byName[attached.Namespace+"/"+attached.Name]
+	if p == nil || !k8sutils.IsPodRunning(p.object.Status) || p.object.Spec.HostNetwork {
+		return
+	}
+	if !p.isEndpoint {
+		for _, address := range p.addresses {
+			if c.owners[address] == p {
+				delete(c.owners, address)
+			}
+		}
+		p.addresses = nil
+	}
+	p.isEndpoint = true
+	for _, address := range attached.Addresses {
+		p.addresses = append(p.addresses, address)
+		c.owners[address] = p
+	}
 }
 
 // namespace gives the object the API server would show: with its name among its labels.
@@ -167,11 +193,6 @@ func (c *cluster) namespace(name string) *corev1.Namespace {
 	}
 	object.Labels[namespaceNameLabel] = name
 	return object
-}
-
-// isEndpoint tells whether this node's agent enforces policy for a pod.
-func (c *cluster) isEndpoint(p *pod) bool {
-	return p != nil && !p.object.Spec.HostNetwork && (c.node == "" || p.object.Spec.NodeName == c.node)
 }
 
 // resolve finds the address behind "ns/pod", or reads one. For a pod with several, the first of the other end's family.

@@ -14,11 +14,13 @@ import (
 	"github.com/cilium/cilium/pkg/option"
 	"github.com/cilium/cilium/pkg/policy"
 	"github.com/cilium/cilium/pkg/policy/api"
+	"github.com/cilium/cilium/pkg/policy/trafficdirection"
 	policytypes "github.com/cilium/cilium/pkg/policy/types"
 	"github.com/cilium/cilium/pkg/spanstat"
 	testidentity "github.com/cilium/cilium/pkg/testutils/identity"
 	testpolicy "github.com/cilium/cilium/pkg/testutils/policy"
 	"github.com/cilium/cilium/pkg/u8proto"
+	cilium "github.com/cilium/proxy/go/cilium/api"
 )
 
 // engine is a policy repository with every rule of a cluster in it.
@@ -50,7 +52,7 @@ func newEngine(log *slog.Logger, enforcement string, c *cluster, policies *impor
 	manager := identitymanager.NewIDManager(log)
 	e := &engine{
 		log: log, cluster: c, addresses: a, distills: map[endpointKey]*policy.EndpointPolicy{},
-		repo: policy.NewPolicyRepository(log, a.known(), nil, nil, manager, testpolicy.NewPolicyMetricsNoop()),
+		repo: policy.NewPolicyRepository(log, a.known(), nil, noProxy{}, manager, testpolicy.NewPolicyMetricsNoop()),
 	}
 	e.repo.GetSelectorCache().SetLocalIdentityNotifier(testidentity.NewDummyIdentityNotifier())
 	for _, id := range a.pods {
@@ -69,6 +71,10 @@ func hasNamedPort(entry *policytypes.PolicyEntry) bool {
 	})
 }
 
+var protocols = map[string]u8proto.U8proto{
+	"TCP": u8proto.TCP, "UDP": u8proto.UDP, "SCTP": u8proto.SCTP, "ICMP": u8proto.ICMP, "ICMPV6": u8proto.ICMPv6,
+}
+
 func (e *engine) judge(f *flow) (verdict, error) {
 	from, err := e.cluster.resolve(f.From, netip.Addr{})
 	if err != nil {
@@ -81,40 +87,40 @@ func (e *engine) judge(f *flow) (verdict, error) {
 	if from, err = e.cluster.resolve(f.From, to); err != nil {
 		return verdict{}, err
 	}
-	protocol, err := u8proto.ParseProtocol(strings.ToUpper(f.Protocol))
-	if err != nil || protocol == u8proto.ANY {
-		return verdict{}, fmt.Errorf("no protocol %q", f.Protocol)
-	}
-	if f.Port == 0 {
+	protocol, known := protocols[strings.ToUpper(f.Protocol)]
+	if !known || f.Port == 0 {
 		return verdict{}, nil // the engine would read it as every port
 	}
 	source, destination := e.cluster.owners[from], e.cluster.owners[to]
 	var judged verdict
-	if e.cluster.isEndpoint(source) {
-		distilled, err := e.distill(source, destination)
-		if err != nil {
-			return verdict{}, err
-		}
+	if source != nil && source.isEndpoint {
 		key := policy.EgressKey().WithIdentity(e.addresses.identity(to)).WithPortProto(protocol, f.Port)
-		judged.Egress = answerOf(distilled, key, distilled.SelectorPolicy.EgressPolicyEnabled)
+		judged.Egress = e.ask(source, destination, key)
 	}
-	if e.cluster.isEndpoint(destination) {
-		distilled, err := e.distill(destination, nil)
-		if err != nil {
-			return verdict{}, err
-		}
+	if destination != nil && destination.isEndpoint {
 		key := policy.IngressKey().WithIdentity(e.addresses.identity(from)).WithPortProto(protocol, f.Port)
-		judged.Ingress = answerOf(distilled, key, distilled.SelectorPolicy.IngressPolicyEnabled)
+		judged.Ingress = e.ask(destination, nil, key)
 	}
 	return judged, nil
 }
 
-func answerOf(distilled *policy.EndpointPolicy, key policy.Key, isSelected bool) *string {
-	entry, _, found := distilled.Lookup(key)
+func (e *engine) ask(subject, peer *pod, key policy.Key) *string {
 	said := "allow"
+	distilled, err := e.distill(subject, peer)
+	if err != nil {
+		said = "conflict" // rules for the proxy contradict each other: the agent keeps what it enforced before
+		return &said
+	}
+	isSelected := distilled.SelectorPolicy.IngressPolicyEnabled
+	if key.TrafficDirection() == trafficdirection.Egress {
+		isSelected = distilled.SelectorPolicy.EgressPolicyEnabled
+	}
+	entry, _, found := distilled.Lookup(key)
 	switch {
 	case !found || entry.IsDeny():
 		said = "deny"
+	case entry.AuthRequirement.AuthType() != policytypes.AuthTypeDisabled:
+		said = "deny" // until both ends have proved who they are
 	case !isSelected:
 		said = "open"
 	}
@@ -136,10 +142,14 @@ func (e *engine) distill(subject, peer *pod) (*policy.EndpointPolicy, error) {
 	if distilled, ok := e.distills[key]; ok {
 		return distilled, nil
 	}
+	// The local node may always come in. Distilling sees to that; resolving would see to it once more, for rules that
+	// redirect, and the entries it makes for that come from no rule, which panics when they meet others (seen in 1.19.0).
+	option.Config.AllowLocalhost = option.AllowLocalhostPolicy
 	selected, _, err := e.repo.GetSelectorPolicy(id, 0, &statistics{}, owner.id)
 	if err != nil {
 		return nil, err
 	}
+	option.Config.AllowLocalhost = option.AllowLocalhostAlways
 	distilled := selected.DistillPolicy(e.log, owner, nil)
 	if err := distilled.Ready(); err != nil {
 		return nil, err
@@ -212,3 +222,10 @@ type statistics struct {
 
 func (s *statistics) WaitingForPolicyRepository() *spanstat.SpanStat { return &s.waiting }
 func (s *statistics) SelectorPolicyCalculation() *spanstat.SpanStat  { return &s.calculating }
+
+// noProxy stands where rules for the proxy would be translated.
+type noProxy struct{}
+
+func (noProxy) GetEnvoyHTTPRules(*api.L7Rules, string) (*cilium.HttpNetworkPolicyRules, bool) {
+	return nil, false
+}

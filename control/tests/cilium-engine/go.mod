@@ -2,7 +2,10 @@ module penstock.io/cilium-engine
 
 go 1.26
 
-require github.com/cilium/cilium v1.19.0
+require (
+	github.com/cilium/cilium v1.19.0
+	github.com/cilium/proxy v0.0.0-20250623105955-2136f59a4ea1
+)
 
 require (
 	cel.dev/expr v0.24.0 // indirect
@@ -13,7 +16,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cilium/ebpf v0.20.1-0.20260108141042-f7e80f49188b // indirect
 	github.com/cilium/hive v0.0.0-20260108104938-97756f6ff54c // indirect
-	github.com/cilium/proxy v0.0.0-20250623105955-2136f59a4ea1 // indirect
 	github.com/cilium/statedb v0.5.6 // indirect
 	github.com/cilium/stream v0.0.1 // indirect
 	github.com/cloudflare/cfssl v1.6.5 // indirect

@@ -8,12 +8,13 @@
 //	{"seed":7,"node":"a","objects":[...],"flows":[{"from":"ns/pod","to":"192.0.2.1","protocol":"TCP","port":80}]}
 //	{"seed":7,"refused":[],"flows":[{"egress":"allow","ingress":null}]}
 //
-// "node" is the node whose agent answers: its addresses are reserved:host, those of other nodes reserved:remote-node, and
-// only its pods are endpoints. Without it every pod is an endpoint. "hostAddresses" adds addresses to the node.
-// "enforcement" is default, always or never. Verdicts: "allow", "deny", "open" (no rule selects that end), null (that end is
-// not an endpoint here, or the question has no port).
+// "node" is the node whose agent answers: its addresses ("host_addresses", and what its Node object says) are reserved:host,
+// those of other nodes reserved:remote-node. "attached" lists the pods that are endpoints here, with their addresses;
+// without it every pod is one, under the addresses in its status. "enforcement" is default, always or never. Verdicts:
+// "allow", "deny", "open" (no rule selects that end), "conflict" (its rules for the proxy contradict each other), null (that end
+// is not an endpoint here). Questions without a port, or of protocols that have none, are not answered: null at both ends.
 //
-// Only L3 and L4 are asked: a rule that redirects to a proxy opens nothing here.
+// Only L3 and L4 are asked: a rule that redirects to a proxy or wants authentication opens nothing here.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime/debug"
 
@@ -33,10 +35,17 @@ const clusterName = "default"
 type question struct {
 	Seed          uint64            `json:"seed"`
 	Node          string            `json:"node"`
-	HostAddresses []string          `json:"hostAddresses"`
+	HostAddresses []netip.Addr      `json:"host_addresses"`
+	Attached      []attachment      `json:"attached"`
 	Enforcement   string            `json:"enforcement"`
 	Objects       []json.RawMessage `json:"objects"`
 	Flows         []flow            `json:"flows"`
+}
+
+type attachment struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
 }
 
 type flow struct {
@@ -87,7 +96,7 @@ func main() {
 }
 
 // configure sets the options of an agent whose defaults this oracle stands for: both families, ICMP rules and
-// enableDefaultDeny honoured, the local node always let in, CIDRs never meaning nodes.
+// enableDefaultDeny honoured, CIDRs never meaning nodes. That the local node is let in is in engine.distill.
 func configure() {
 	debug.SetGCPercent(400)
 	option.Config.EnableIPv4 = true
@@ -95,7 +104,6 @@ func configure() {
 	option.Config.EnableICMPRules = true
 	option.Config.EnableNonDefaultDenyPolicies = true
 	option.Config.EnableL7Proxy = true
-	option.Config.AllowLocalhost = option.AllowLocalhostAlways
 	option.Config.ClusterName = clusterName
 	api.InitEntities(clusterName)
 }
