@@ -2,6 +2,7 @@
 #
 #   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
 #   make test          every test; those that make network namespaces want root (or sudo)
+#   make oracle        our reading of policy against Cilium's own engine (wants Go; PENSTOCK_CLUSTERS=100000 asks for more)
 #   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
 #   make conformance   others' policy cases, in the simulator and as frames, where their corpus is at hand
 #   make lint          formatting, clippy, dependencies
@@ -9,16 +10,17 @@
 #   make setup         what the others need and this machine has not
 
 SHELL := /bin/bash
-export PATH := $(HOME)/.cargo/bin:$(PATH)
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/go/bin
 
 BIN := $(CURDIR)/target/release
+ENGINE := $(CURDIR)/control/tests/cilium-engine
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests run as root, compilers do not: cargo is told to start test programs through sudo.
 ifneq ($(SUDO),)
 export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build demo demo-remove test vm conformance lint bench clean
+.PHONY: help setup build demo demo-remove test oracle vm conformance lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,6 +45,21 @@ test:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --test '*' -- --test-threads=1
 	cargo test --workspace --doc
+	@$(MAKE) --no-print-directory oracle
+
+# Cilium's engine is a Go program, and its modules come from the proxy, pinned by go.sum; the first build takes two minutes.
+# Not everybody has Go or a network: then it is said, aloud, that nothing was compared.
+oracle:
+	@if ! command -v go >/dev/null; then \
+	    echo "*** Go is absent: SKIPPED. Policy was not compared with Cilium's engine; install Go 1.26 or newer (go.dev/dl) ***"; \
+	elif ! (cd $(ENGINE) && go list -deps . >/dev/null); then \
+	    echo "*** Go finds not all modules (see above): SKIPPED. Policy was not compared with Cilium's engine ***"; \
+	else \
+	    set -e; mkdir -p target; \
+	    (cd $(ENGINE) && go build -trimpath -ldflags='-s -w' -o $(CURDIR)/target/cilium-engine .); \
+	    PENSTOCK_CILIUM_ENGINE=$(CURDIR)/target/cilium-engine \
+	        cargo test -p penstock-control --test third_oracle -- --include-ignored --nocapture --test-threads=1; \
+	fi
 
 # The CPU is emulated too: minutes, and no figures.
 vm:
@@ -57,6 +74,7 @@ conformance:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l $(ENGINE) | tee /dev/stderr)"; fi
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences and sources were not checked ('cargo install cargo-deny')"; fi
 
