@@ -45,8 +45,10 @@ pub(crate) struct SyntaxError {
 
 /// Objects nest a dozen deep; deeper is an attack on whoever recurses.
 pub(crate) const DEPTH_MAX: usize = 64;
-/// Nodes of one document, aliases counted each time they are used.
-pub(crate) const NODES_MAX: usize = 1_000_000;
+/// Nodes of one document. A cluster's pods in one list, with all their managed fields, are a few millions.
+pub(crate) const NODES_MAX: usize = 10_000_000;
+/// Of those, the ones that aliases brought along, counted each time they are used.
+pub(crate) const ALIASED_MAX: usize = 1_000_000;
 
 impl Node {
     #[must_use]

@@ -3,7 +3,7 @@
 //! The stream is cut at its `---` lines before anything is parsed: a document that cannot be read then hides none of the
 //! others. Anchors and aliases work within a document and within a budget; merge keys (`<<`) are unknown fields like any.
 
-use super::tree::{DEPTH_MAX, Key, Mark, NODES_MAX, Node, SyntaxError, Value, plain_scalar};
+use super::tree::{ALIASED_MAX, DEPTH_MAX, Key, Mark, NODES_MAX, Node, SyntaxError, Value, plain_scalar};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -61,12 +61,19 @@ struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    aliased: usize,
     documents: Vec<Node>,
 }
 
 fn parse_part(part: &str, first_line: u32) -> Result<Vec<Node>, SyntaxError> {
-    let mut builder =
-        Builder { first_line, open: Vec::new(), anchors: HashMap::new(), nodes: 0, documents: Vec::new() };
+    let mut builder = Builder {
+        first_line,
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        aliased: 0,
+        documents: Vec::new(),
+    };
     let mut parser = Parser::new_from_str(part);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| SyntaxError {
@@ -113,6 +120,7 @@ impl Builder {
                         message: "an alias to an anchor that is still open".to_owned(),
                     });
                 };
+                self.aliased += size;
                 self.finish(Node { at, value: node.value }, 0, size)
             }
             _ => Ok(()),
@@ -129,11 +137,14 @@ impl Builder {
 
     fn finish(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SyntaxError> {
         self.nodes += size;
+        let is_too_much = self.nodes > NODES_MAX || self.aliased > ALIASED_MAX;
         // An alias brings the depth of what it names along.
-        if self.nodes > NODES_MAX || (size > 1 && self.open.len() + depth(&node) > DEPTH_MAX) {
+        if is_too_much || (size > 1 && self.open.len() + depth(&node) > DEPTH_MAX) {
             return Err(SyntaxError {
                 at: node.at,
-                message: format!("more than {NODES_MAX} nodes or {DEPTH_MAX} levels, aliases counted"),
+                message: format!(
+                    "more than {NODES_MAX} nodes, {ALIASED_MAX} of them by aliases, or {DEPTH_MAX} levels; split it"
+                ),
             });
         }
         if anchor != 0 {
