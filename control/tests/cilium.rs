@@ -718,6 +718,22 @@ fn surprises_that_change_nothing_are_noticed() {
     assert!(load(&text).notices[0].message.contains("selects nothing"));
 }
 
+/// What no pod can have selects none, and what none can have is missing from all: dropping the rule would open them.
+#[test]
+fn a_subject_without_a_label_of_addresses_is_every_pod() {
+    let with = |operator: &str| {
+        let selector = format!(
+            "matchExpressions: [{{key: 'cidr:10.0.0.0/8', operator: {operator}}}, {{key: app, operator: Exists}}]"
+        );
+        good(&policy(&format!("endpointSelector: {{{selector}}}\ningress: [{{}}]")))
+    };
+    let asked = |operator: &str| match &with(operator).rules[0].subject {
+        Subject::Endpoints(selector) => selector.requirements.len(),
+        Subject::Nodes(_) => panic!(),
+    };
+    assert_eq!((asked("DoesNotExist"), asked("Exists")), (1, 2));
+}
+
 #[test]
 fn rules_without_an_object_around_them_are_told_what_they_lack() {
     let text = r#"[{"labels": [{"key": "name", "value": "a"}], "endpointSelector": {}, "ingress": [{}]}]"#;

@@ -166,7 +166,7 @@ fn subject(
             );
             None
         }
-        (Some(endpoints), None) => selector::decode(&endpoints, faults).map(Subject::Endpoints),
+        (Some(endpoints), None) => selector::subject(&endpoints, faults).map(Subject::Endpoints),
         (None, Some(nodes)) if !is_clusterwide => {
             faults.error(
                 &nodes,

@@ -58,6 +58,21 @@ pub(super) fn decode(at: &Cursor<'_>, faults: &mut Faults) -> Option<CiliumSelec
     Some(CiliumSelector { requirements })
 }
 
+/// The selector of a rule's subject. Pods have no labels of addresses or DNS names: not to have one is true of all of them.
+pub(super) fn subject(at: &Cursor<'_>, faults: &mut Faults) -> Option<CiliumSelector> {
+    let mut selector = decode(at, faults)?;
+    let is_of_peers =
+        |requirement: &CiliumRequirement| matches!(requirement.source, LabelSource::Cidr | LabelSource::Fqdn);
+    if selector.requirements.iter().any(is_of_peers) {
+        faults.notice(at, "asks for cidr: or fqdn: labels, which no pod has");
+    }
+    let is_always_true = |requirement: &CiliumRequirement| {
+        is_of_peers(requirement) && matches!(requirement.operator, Operator::NotIn | Operator::DoesNotExist)
+    };
+    selector.requirements.retain(|requirement| !is_always_true(requirement));
+    Some(selector)
+}
+
 /// A selector over the labels of objects that are no endpoints: those have no sources.
 pub(super) fn plain(at: &Cursor<'_>, faults: &mut Faults) -> Option<LabelSelector> {
     let fields = at.fields(&["matchLabels", "matchExpressions"], faults)?;
