@@ -4,10 +4,10 @@
 //! line of the loader's, the selectors' or the compiler's code. A failure is shrunk and printed with its seed;
 //! `PENSTOCK_SEED=<n>` replays it, `PENSTOCK_CLUSTERS=<n>` asks for more.
 
-use penstock_api::artefact::PodKey;
+use penstock_api::artefact::{PodKey, PodPolicy};
 use penstock_api::reference::{Answer, Question, judge_flow};
-use penstock_api::{Action, Artefact, EndpointId};
-use penstock_control::compile::Compiler;
+use penstock_api::{Action, Artefact, EndpointId, ProgramId};
+use penstock_control::compile::{Compiler, Enforcement, Options, PodToHost};
 use penstock_control::load::load_text;
 use penstock_control::objects::{Kind, ObjectKey};
 use penstock_oracle::{End, Event, Feature, Flow, History, Judgement, Key, Mix, Naive, World, shrink};
@@ -32,6 +32,14 @@ fn compiler(world: &World) -> Result<Compiler, String> {
     let mut compiler = Compiler::new();
     compiler.reset(report.objects.into_iter().map(|loaded| loaded.object));
     compiler.set_host_addresses(world.host_addresses.iter().copied());
+    compiler.set_options(Options {
+        enforcement: match world.enforcement {
+            penstock_oracle::Enforcement::Default => Enforcement::Default,
+            penstock_oracle::Enforcement::Always => Enforcement::Always,
+            penstock_oracle::Enforcement::Never => Enforcement::Never,
+        },
+        pod_to_host: if world.pod_to_host { PodToHost::Allow } else { PodToHost::Judge },
+    });
     for (number, pod) in world.attached.iter().enumerate() {
         let key = PodKey::new(pod.namespace.clone(), pod.name.clone());
         compiler.attach(EndpointId(number as u32 + 1), key, pod.addresses.iter().copied());
@@ -39,18 +47,31 @@ fn compiler(world: &World) -> Result<Compiler, String> {
     Ok(compiler)
 }
 
-/// What both say, as far as it can be compared: is a local end isolated, and does it let the flow through?
-type Said = [Option<bool>; 2];
+/// What the ends say: egress, ingress.
+type Said = [Option<End>; 2];
 
 fn compiled(artefact: &Artefact, flow: Flow) -> Said {
     let question = Question { protocol: flow.protocol, port: flow.port, established: false };
     let answer = judge_flow(artefact, flow.from, flow.to, question);
-    let end = |end: Option<Answer>| end.map(|answer| answer.action == Action::Allow);
-    [end(answer.egress), end(answer.ingress)]
+    let is_isolated = |address, program: fn(&PodPolicy) -> ProgramId| {
+        let pod = artefact.pods.iter().find(|pod| pod.addresses.contains(&address));
+        pod.is_some_and(|pod| artefact.programs[program(pod).index()].isolated)
+    };
+    let end = |end: Option<Answer>, is_isolated| {
+        end.map(|answer| match (answer.action, is_isolated) {
+            (Action::Allow, true) => End::Allow,
+            (Action::Allow, false) => End::Open,
+            _ => End::Deny,
+        })
+    };
+    [
+        end(answer.egress, is_isolated(flow.from, |pod| pod.egress)),
+        end(answer.ingress, is_isolated(flow.to, |pod| pod.ingress)),
+    ]
 }
 
 fn naive(judgement: Judgement) -> Said {
-    [judgement.egress, judgement.ingress].map(|end| end.map(|end| end != End::Deny))
+    [judgement.egress, judgement.ingress]
 }
 
 struct Difference {
@@ -79,6 +100,10 @@ fn difference(seed: u64, world: &World, artefact: &Artefact, flow: Flow) -> Opti
 }
 
 fn the_compiler_means_what_is_written(mix: Mix, clusters: u64) {
+    the_compiler_means_it(clusters, |random| World::of(mix, random));
+}
+
+fn the_compiler_means_it(clusters: u64, make: impl Fn(&mut StdRng) -> World) {
     let first = env("PENSTOCK_SEED").unwrap_or_else(rand::random::<u64>);
     let clusters =
         if env("PENSTOCK_SEED").is_some() { 1 } else { env("PENSTOCK_CLUSTERS").unwrap_or(clusters) };
@@ -87,7 +112,7 @@ fn the_compiler_means_what_is_written(mix: Mix, clusters: u64) {
     let mut differences: Vec<Difference> = Vec::new();
     'clusters: for seed in (0..clusters).map(|n| first.wrapping_add(n)) {
         let mut random = StdRng::seed_from_u64(seed);
-        let world = World::of(mix, &mut random);
+        let world = make(&mut random);
         let artefact = compiler(&world)
             .unwrap_or_else(|error| panic!("seed {seed}: the loader refuses a valid object: {error}"))
             .artefact();
@@ -203,6 +228,18 @@ fn histories(mix: Mix, count: u64) {
 #[test]
 fn the_compiler_means_what_cilium_says() {
     the_compiler_means_what_is_written(Mix::everything(), 60_000);
+}
+
+#[test]
+fn the_compiler_means_what_the_nodes_options_say() {
+    let options = [
+        (penstock_oracle::Enforcement::Always, false),
+        (penstock_oracle::Enforcement::Never, false),
+        (penstock_oracle::Enforcement::Default, true),
+    ];
+    for (enforcement, pod_to_host) in options {
+        the_compiler_means_it(1_000, |random| World { enforcement, pod_to_host, ..World::random(random) });
+    }
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct World {
     /// The pods attached to its switch. Only their ends of a flow are judged.
     pub attached: Vec<Attachment>,
     pub enforcement: Enforcement,
+    /// Pods may always reach their own node, unless a policy denies it: Kubernetes' words, and an option.
+    pub pod_to_host: bool,
 }
 
 /// May a new flow start? The port is the destination's; the type for ICMP and ICMPv6; 0 where a protocol has none.

@@ -278,9 +278,12 @@ fn a_pods_own_node_may_always_reach_it_and_other_nodes_may_not() {
 }
 
 #[test]
-fn a_pod_to_its_own_node_is_judged() {
-    let town = town(&[knp("alpha", json!({"podSelector": {}, "policyTypes": ["Egress"]}))]);
+fn a_pod_to_its_own_node_is_judged_but_for_the_option() {
+    let mut town = town(&[knp("alpha", json!({"podSelector": {}, "policyTypes": ["Egress"]}))]);
     assert_eq!(town.sends("alpha/web", HOST, "TCP/10250"), Deny);
+    town.world.pod_to_host = true;
+    assert_eq!(town.sends("alpha/web", HOST, "TCP/10250"), Allow);
+    assert_eq!(town.sends("alpha/web", REMOTE, "TCP/10250"), Deny);
 }
 
 #[test]

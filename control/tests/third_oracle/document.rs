@@ -64,6 +64,7 @@ fn example(common: &[Value], section: &str) -> Example {
         node: "node-1".to_owned(),
         host_addresses: ["10.9.0.1", "fd00:9::1"].map(|text| text.parse().expect("an address")).to_vec(),
         enforcement: Enforcement::Default,
+        pod_to_host: false,
     };
     let protocol = if protocol == "TCP" { 6 } else { no_claim() };
     let address = |text: &str| text.parse().unwrap_or_else(|_| no_claim());

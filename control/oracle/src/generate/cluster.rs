@@ -255,6 +255,7 @@ impl Cluster {
             host_addresses: vec!["10.9.0.1".parse().unwrap(), "fd00:9::1".parse().unwrap()],
             attached: self.attached,
             enforcement: Enforcement::Default,
+            pod_to_host: false,
         }
     }
 }

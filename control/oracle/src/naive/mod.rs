@@ -146,7 +146,8 @@ impl<'a> Naive<'a> {
             kubernetes.isolated || cilium.isolated || self.world.enforcement == Enforcement::Always;
         // A pod may always reach itself. Its own node may always reach it, unless a rule denies just that.
         let itself = attachment.addresses.contains(&case.peer_address());
-        let own_node = !egress && case.peer == Place::Host && self.reads(Feature::OwnNode);
+        let own_node = case.peer == Place::Host
+            && if egress { self.world.pod_to_host } else { self.reads(Feature::OwnNode) };
         if cilium.denied && !itself {
             End::Deny
         } else if !isolated {

@@ -106,8 +106,9 @@ pub fn town(more: &[Value]) -> Town {
         })
         .collect();
     let host_addresses = vec![HOST.parse().unwrap(), "fd00:9::1".parse().unwrap()];
+    let node = "node-1".to_owned();
     let enforcement = Enforcement::Default;
-    Town { world: World { objects, node: "node-1".to_owned(), host_addresses, attached, enforcement } }
+    Town { world: World { objects, node, host_addresses, attached, enforcement, pod_to_host: false } }
 }
 
 impl Town {
