@@ -34,7 +34,7 @@ fn cluster() -> Vec<Object> {
         );
     }
     for number in 0..POLICIES {
-        let (namespace, app, peer) = (number % NAMESPACES, number / NAMESPACES % 50, number * 7 % 50);
+        let (namespace, app, peer) = (number % NAMESPACES, number / NAMESPACES * 5 % 50, number * 7 % 50);
         let metadata = format!("metadata: {{name: policy-{number}, namespace: ns-{namespace}}}");
         text += &match number % 2 {
             0 => format!(

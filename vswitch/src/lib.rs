@@ -9,6 +9,7 @@
 //!
 //! Imports go one way: server -> snapshot -> {policy, forward} -> packet; worker -> {io, flow, policy, forward, snapshot} -> packet.
 
+mod comparison;
 pub mod config;
 pub mod flow;
 pub mod forward;

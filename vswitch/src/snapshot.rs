@@ -4,6 +4,7 @@
 //! takes it up between two batches and sends the old one back to be freed where time does not matter. A flow remembers the
 //! *revisions* of both its ends and of forwarding under which it was judged: a newer one makes it a question again.
 
+use crate::comparison::Comparison;
 use ahash::RandomState;
 use ipnet::IpNet;
 use penstock_api::artefact::PodKey;
@@ -99,15 +100,15 @@ pub struct Parts {
 
 impl Snapshot {
     /// Builds the successor of `previous`. Revisions are kept only where nothing that decides can have changed: the same
-    /// endpoint, the same programs, and the same classification of every address.
+    /// endpoint, and programs that answer the same about every address.
     pub fn build(previous: Option<&Snapshot>, parts: Parts) -> Snapshot {
         let Parts { policy, ports: records, host_addresses, pod_ranges } = parts;
         let len = records.iter().map(|r| r.id.index() + 1).max().unwrap_or(0).max(1);
         let mut ports: Vec<Option<Port>> = vec![None; len];
         let mut addresses = HashMap::with_hasher(RandomState::new());
-        let same_peers = previous.is_some_and(|old| {
-            old.host_addresses == host_addresses && same_classification(&old.policy, &policy)
-        });
+        let comparison = previous
+            .filter(|old| old.host_addresses == host_addresses)
+            .map(|old| Comparison::new(old.policy.artefact(), policy.artefact()));
         for record in records {
             let known = match (record.kind, &record.pod) {
                 (PortKind::Host, _) => None,
@@ -132,10 +133,14 @@ impl Snapshot {
                 previous.and_then(|old| old.port(record.id)).filter(|old| old.endpoint == record.endpoint);
             let revision = match (old_port, previous) {
                 (Some(old_port), Some(old)) => {
-                    let unchanged = same_peers
-                        && old_port.ready == ready
-                        && same_program(&old.policy, old_port.ingress, &policy, ingress)
-                        && same_program(&old.policy, old_port.egress, &policy, egress);
+                    let is_same = |old_id, new_id| {
+                        comparison.as_ref().is_some_and(|comparison| {
+                            same_program(comparison, &old.policy, old_id, &policy, new_id)
+                        })
+                    };
+                    let unchanged = old_port.ready == ready
+                        && is_same(old_port.ingress, ingress)
+                        && is_same(old_port.egress, egress);
                     if unchanged { old_port.revision } else { old_port.revision.wrapping_add(1).max(1) }
                 }
                 // Flows name the endpoint too, and an endpoint is never reused: any number will do.
@@ -234,25 +239,21 @@ fn host_class(policy: &Policy, address: IpAddr) -> Class {
     policy.class_of(identity)
 }
 
-fn same_classification(old: &Policy, new: &Policy) -> bool {
-    let (old, new) = (old.artefact(), new.artefact());
-    old.prefixes == new.prefixes
-        && old.pods.len() == new.pods.len()
-        && old.pods.iter().zip(&new.pods).all(|(a, b)| {
-            a.pod == b.pod
-                && a.addresses == b.addresses
-                && a.identity == b.identity
-                && a.other_identities == b.other_identities
-        })
-}
-
-fn same_program(old: &Policy, old_id: ProgramId, new: &Policy, new_id: ProgramId) -> bool {
+fn same_program(
+    comparison: &Comparison,
+    old: &Policy,
+    old_id: ProgramId,
+    new: &Policy,
+    new_id: ProgramId,
+) -> bool {
     if old_id == old.isolated() || new_id == new.isolated() {
         return old_id == old.isolated() && new_id == new.isolated();
     }
     let (old, new) = (old.artefact(), new.artefact());
-    let (old, new) = (old.programs.get(old_id.index()), new.programs.get(new_id.index()));
-    old.is_some() && old == new
+    match (old.programs.get(old_id.index()), new.programs.get(new_id.index())) {
+        (Some(one), Some(other)) => comparison.is_same(old, one, new, other),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -307,6 +308,43 @@ mod tests {
             assert!(!revisions.contains(&port.revision), "{} came back: {revisions:?}", port.revision);
             revisions.push(port.revision);
             last = Some(next);
+        }
+    }
+
+    #[test]
+    fn the_host_is_met_as_policy_knows_its_address_and_at_large_where_it_does_not() {
+        use penstock_api::artefact::{Action, Entry, Identity, Peers, PrefixIdentity, Service, tier};
+        let address: IpAddr = "192.0.2.7".parse().unwrap();
+        for (label, wanted) in [("reserved:host", IdentityId(300)), ("k8s:app=web", IdentityId::HOST)] {
+            let mut artefact = Artefact { generation: Generation(1), ..Artefact::empty() };
+            artefact.identities.push(Identity { id: IdentityId(300), labels: vec![label.to_owned()] });
+            artefact.prefixes.push(PrefixIdentity { prefix: address.into(), identity: IdentityId(300) });
+            artefact.policies.push(penstock_api::artefact::PolicyInfo {
+                kind: "NetworkPolicy".to_owned(),
+                namespace: "ns".to_owned(),
+                name: "p".to_owned(),
+            });
+            artefact.rules.push(penstock_api::artefact::RuleInfo {
+                policy: penstock_api::PolicyId(0),
+                path: "spec.ingress[0]".to_owned(),
+            });
+            artefact.programs.push(Program {
+                isolated: true,
+                selected_by: vec![],
+                entries: vec![Entry {
+                    tier: tier::NORMAL,
+                    priority: 0,
+                    action: Action::Allow,
+                    peers: Peers::Identities(vec![IdentityId::HOST, IdentityId(300)]),
+                    service: Service::Any,
+                    established_only: false,
+                    rule: penstock_api::RuleId(0),
+                }],
+            });
+            let policy = Arc::new(Policy::build(artefact).unwrap());
+            let parts = Parts { host_addresses: vec![address], ..parts(policy.clone()) };
+            let snapshot = Snapshot::build(None, parts);
+            assert_eq!(snapshot.class_of(address), policy.class_of(wanted), "{label}");
         }
     }
 
