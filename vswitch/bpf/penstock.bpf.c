@@ -296,20 +296,23 @@ int trunk(struct __sk_buff *skb)
 	struct ethhdr *eth = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 	__u32 port_id = PORTS_MAX;
+	/* What was merged on the way left its worker in parts. */
+	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
+	count_queue(SLOT_OF_NONE, QUEUE_SEEN, frames);
 	if ((void *)(eth + 1) <= end && eth->h_dest[0] == TAG_0 && eth->h_dest[1] == TAG_1 && eth->h_dest[2] == TAG_TO_PORT)
 		port_id = (__u32)eth->h_dest[3] << 8 | eth->h_dest[4];
 	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
 	if (!port || !port->ifindex) {
-		count_queue(0, QUEUE_BAD_TAG, 1);
+		count_queue(0, QUEUE_BAD_TAG, frames);
 		return TC_ACT_SHOT;
 	}
 	/* redirect_peer does not look at the MTU. */
 	if (!skb->gso_size && skb->len > port->mtu + ETH_HLEN)
-		return drop(port_id, PORT_TOO_BIG, 1);
+		return drop(port_id, PORT_TOO_BIG, frames);
 	if ((void *)(eth + 1) > end)
-		return drop(port_id, PORT_TRUNCATED, 1);
+		return drop(port_id, PORT_TRUNCATED, frames);
 	__builtin_memcpy(eth->h_dest, port->mac, ETH_ALEN);
-	count_port(port_id, PORT_DELIVERED, skb->gso_segs ? skb->gso_segs : 1);
+	count_port(port_id, PORT_DELIVERED, frames);
 	return bpf_redirect_peer(port->ifindex, 0);
 }
 

@@ -52,7 +52,10 @@ struct queue_key {
 	__u32 queue;
 };
 
-/* Where frames are counted that arrive on a queue which is no port. */
+/*
+ * The row of the queues' counters that is no socket's: QUEUE_NO_SOCKET counts frames that arrive on a queue which is no port,
+ * QUEUE_SEEN those that come back from workers' trunks.
+ */
 #define SLOT_OF_NONE (XSKS_MAX - 1)
 
 /* Per port, per CPU. */

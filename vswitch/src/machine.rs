@@ -16,7 +16,7 @@ use crate::io::setup::{self, Links, Plan, SetupError};
 use crate::io::xsk::{XskError, frames_lost};
 use crate::server::{Kernel, KernelError, Workers};
 use crate::snapshot::{PortRecord, Snapshot};
-use crate::worker::counters::Counters;
+use crate::worker::counters::{Cell, Counters};
 use crate::worker::engine::{Engine, Parts};
 use crate::worker::handover::Handover;
 use crate::worker::mailbox::Mailbox;
@@ -64,6 +64,9 @@ pub struct Machine {
     #[expect(dead_code, reason = "held, not used")]
     receptions: Vec<OwnedFd>,
     ports: Vec<PortId>,
+    counters: Vec<Arc<Counters>>,
+    /// What had come back from trunks before the workers began to count what they send.
+    returned_before: u64,
     notes: Vec<String>,
 }
 
@@ -188,6 +191,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         devices.push(statuses);
     }
     let receptions = builder.receptions;
+    let returned_before = lock(&programs).returned_frames();
     let coalesce = watch::open_coalesce(&links, &mut notes);
     let machine = Machine {
         links,
@@ -196,6 +200,8 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         sockets,
         receptions,
         ports: Vec::new(),
+        counters: counters.clone(),
+        returned_before,
         notes,
     };
     let workers = Workers { mailboxes: mailboxes.clone(), counters: counters.clone() };
@@ -344,9 +350,16 @@ impl Kernel for Machine {
             .filter(|socket| *socket >= 0)
             .map(frames_lost)
             .sum();
-        if lost > 0 {
-            drops.push((None, DropReason::RxFull, lost));
-        }
+        let sum = |count: fn(&Counters) -> &Cell| -> u64 {
+            self.counters.iter().map(|counters| count(counters).get()).sum()
+        };
+        // Sockets that were bound anew began to count anew.
+        drops.push((None, DropReason::RxFull, lost + sum(|counters| &counters.lost_earlier)));
+        // The way back: what workers sent, and what the programs at the other end saw.
+        let sent = sum(|counters| &counters.trunk_sent);
+        let returned = lock(&self.programs).returned_frames().saturating_sub(self.returned_before);
+        drops.push((None, DropReason::TrunkFull, sent.saturating_sub(returned)));
+        drops.retain(|(_, _, frames)| *frames > 0);
         drops
     }
 

@@ -221,6 +221,9 @@ pub struct WorkerStatus {
     /// Frames copied from one area to the other, because they came by a port of one and left by a port of the other.
     #[serde(default)]
     pub area_copies: u64,
+    /// Frames it made itself: answers, and all pieces but one of a frame it split. received + originated = sent + drops.
+    #[serde(default)]
+    pub originated: u64,
     pub devices: Vec<DeviceStatus>,
 }
 

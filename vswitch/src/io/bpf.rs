@@ -372,6 +372,11 @@ impl Programs {
         (self.queue_count(worker.0.into(), 2), self.queue_count(worker.0.into(), 0))
     }
 
+    /// Frames that came back from workers' trunks.
+    pub fn returned_frames(&self) -> u64 {
+        self.queue_count(XSKS_MAX as u32 - 1, 0)
+    }
+
     /// What the programs dropped, by port and reason.
     pub fn drops(&self, ports: impl IntoIterator<Item = PortId>) -> Vec<(Option<PortId>, DropReason, u64)> {
         const REASONS: [(u32, DropReason); 6] = [

@@ -213,6 +213,12 @@ impl Xsk {
         Ok(())
     }
 
+    /// The area of the kind asked for, if this socket is bound over it.
+    pub fn share_area(&self, kind: AreaKind) -> Option<Area> {
+        let area = self.area.as_ref().filter(|_| self.rings.is_some() && self.config.area == kind);
+        area.map(Area::share)
+    }
+
     /// Which of the worker's areas the socket uses.
     #[inline]
     pub fn area(&self) -> AreaKind {

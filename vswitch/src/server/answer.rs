@@ -10,7 +10,7 @@ use penstock_api::message::{
     DeviceStatus, DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, Response, Status,
     WorkerStatus,
 };
-use penstock_api::{DropReason, Generation, PortId, WorkerId, instance::inside};
+use penstock_api::{Generation, PortId, WorkerId, instance::inside};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
                 umem_bytes: counters.umem_bytes.get(),
                 umem_zero_copy_bytes: counters.umem_zero_copy_bytes.get(),
                 area_copies: counters.area_copies.get(),
+                originated: counters.originated.get(),
                 devices: kernel.devices(worker),
             }
         })
@@ -161,10 +162,7 @@ pub(crate) fn ports(shared: &Shared) -> Vec<PortStatus> {
 
 pub(crate) fn drops(shared: &Shared) -> Response {
     let view = shared.view();
-    let mut kernel_drops = lock(&shared.kernel).drops();
-    // What sockets had lost when they were bound anew, and the kernel forgot.
-    let lost = shared.workers.counters.iter().map(|counters| counters.lost_earlier.get()).sum();
-    kernel_drops.push((None, DropReason::RxFull, lost));
+    let kernel_drops = lock(&shared.kernel).drops();
     let rows = lock(&shared.tally)
         .drops(&shared.workers.counters, &kernel_drops, |port| view.snapshot.port(port).is_some());
     let drops = rows

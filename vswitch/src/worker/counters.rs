@@ -76,6 +76,8 @@ pub struct Counters {
     pub umem_bytes: Cell,
     /// Of it, in the area of sockets that do not copy.
     pub umem_zero_copy_bytes: Cell,
+    /// Frames sent by the trunk.
+    pub trunk_sent: Cell,
     /// Frames that found no room in sockets which were bound anew since.
     pub lost_earlier: Cell,
     /// Frames that left by a port of another area than they came by.
@@ -101,6 +103,7 @@ impl Counters {
             syscalls: Cell::default(),
             umem_bytes: Cell::default(),
             umem_zero_copy_bytes: Cell::default(),
+            trunk_sent: Cell::default(),
             lost_earlier: Cell::default(),
             area_copies: Cell::default(),
         }

@@ -19,11 +19,12 @@ use crate::flow::{Conntrack, FlowCache, FragmentTable, Released};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
 use crate::io::ring::Transport;
-use crate::io::xsk::BATCH;
+use crate::io::xsk::{BATCH, Xsk};
 use crate::packet::{FlowKey, Parsed};
 use crate::snapshot::Snapshot;
 use penstock_api::message::{AreaKind, FrameCensus};
 use penstock_api::{DropReason, EndpointId, PortId, WorkerId};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// What a worker is made of.
@@ -291,22 +292,30 @@ impl Engine {
         super::report::census(self)
     }
 
-    pub fn socket_fds(&self) -> impl Iterator<Item = std::os::fd::RawFd> + '_ {
+    pub fn socket_fds(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.parts.devices.iter().filter_map(|device| device.xsk()?.fd())
     }
 
     /// Binds every socket of an area anew; what was with the kernel comes home. For each device its new descriptor, if it has
     /// one.
-    pub fn rebind(&mut self, area: AreaKind) -> Vec<Result<Option<std::os::fd::RawFd>, String>> {
+    pub fn rebind(&mut self, area: AreaKind) -> Vec<Result<Option<RawFd>, String>> {
         let Parts { devices, memory, counters, .. } = &mut self.parts;
         for xsk in devices.iter_mut().filter_map(Device::xsk_mut).filter(|xsk| xsk.area() == area) {
             counters.lost_earlier.add(xsk.close());
         }
         memory.reclaim_from_kernel(area);
-        let mut fresh = None;
+        self.bind_missing(area)
+    }
+
+    /// Binds the sockets of an area that are not bound; the others are left alone.
+    pub fn bind_missing(&mut self, area: AreaKind) -> Vec<Result<Option<RawFd>, String>> {
+        let Parts { devices, memory, counters, .. } = &mut self.parts;
+        // What a bound one uses must not be registered anew under it.
+        let mut fresh = devices.iter().filter_map(Device::xsk).find_map(|xsk| xsk.share_area(area));
+        let is_missing = |xsk: &&mut Xsk| xsk.area() == area && xsk.fd().is_none();
         let results = devices
             .iter_mut()
-            .map(|device| match device.xsk_mut().filter(|xsk| xsk.area() == area) {
+            .map(|device| match device.xsk_mut().filter(is_missing) {
                 None => Ok(None),
                 Some(xsk) => {
                     let result = xsk.reopen(memory, &mut fresh).map_err(|error| error.to_string());

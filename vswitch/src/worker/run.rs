@@ -44,7 +44,9 @@ impl std::fmt::Debug for RunConfig {
 /// ports that were silent so far.
 const QUOTA: u32 = 2048;
 const QUOTA_MIN: u32 = 16;
-const SLEEP_MS_MAX: i32 = 100;
+/// Shorter than the watchdog's interval: to it a worker that sleeps through one looks like one that gets no CPU.
+const SLEEP_MS_MAX: i32 = 40;
+const _: () = assert!((SLEEP_MS_MAX as u128) < super::watchdog::INTERVAL.as_millis());
 
 /// Starts the worker. It ends on [`Command::Stop`].
 pub fn spawn(engine: Engine, config: RunConfig) -> std::io::Result<JoinHandle<()>> {
@@ -54,10 +56,12 @@ pub fn spawn(engine: Engine, config: RunConfig) -> std::io::Result<JoinHandle<()
 
 /// No completion for this long although frames are out: the sockets are bound anew.
 const STUCK_MS: u64 = 250;
+/// A socket that could not be bound is tried again after this long.
+const UNBOUND_MS: u64 = 20;
 /// A NIC without a link sends nothing, however often it is bound: then less and less often, down to this.
 const STUCK_MS_MAX: u64 = 30_000;
 
-/// Sees a transmit side that stopped moving.
+/// Sees what should move and does not.
 #[derive(Debug, Default)]
 struct Standstill {
     /// When it last moved, and what had come back by then. Not how many are out: one in, one out is no standstill.
@@ -68,16 +72,17 @@ struct Standstill {
 }
 
 impl Standstill {
-    /// Is it time to bind anew? `waits`: there is something that should move.
+    /// Is it time to do something about it? `waits`: there is something that should move. `patience_ms`: at first.
     #[inline]
-    fn look(&mut self, waits: bool, completed: u64, now_ms: u64) -> bool {
+    fn look(&mut self, waits: bool, completed: u64, patience_ms: u64, now_ms: u64) -> bool {
+        let patience_ms = self.patience_ms.max(patience_ms);
         if completed != self.completed {
             (self.completed, self.moved_ms, self.patience_ms) = (completed, now_ms, 0);
         } else if !waits {
             self.moved_ms = now_ms;
-        } else if now_ms.saturating_sub(self.moved_ms) > self.patience_ms.max(STUCK_MS) {
+        } else if now_ms.saturating_sub(self.moved_ms) > patience_ms {
             self.moved_ms = now_ms;
-            self.patience_ms = (self.patience_ms.max(STUCK_MS) * 2).min(STUCK_MS_MAX);
+            self.patience_ms = (patience_ms * 2).min(STUCK_MS_MAX);
             return true;
         }
         false
@@ -91,11 +96,19 @@ struct Runner {
     poll_fds: Vec<libc::pollfd>,
     /// By area: sockets of one are bound anew together, and those of the other are left alone.
     transmit: [Standstill; 2],
+    unbound: [Standstill; 2],
 }
 
 impl Runner {
     fn new(engine: Engine, config: RunConfig) -> Runner {
-        Runner { engine, config, number: 0, poll_fds: Vec::new(), transmit: Default::default() }
+        Runner {
+            engine,
+            config,
+            number: 0,
+            poll_fds: Vec::new(),
+            transmit: Default::default(),
+            unbound: Default::default(),
+        }
     }
 
     fn run(mut self) {
@@ -166,22 +179,33 @@ impl Runner {
     fn watch(&mut self, now_ms: u64) {
         for area in [AreaKind::Copy, AreaKind::ZeroCopy] {
             let (outstanding, completed) = self.engine.transmitting(area);
-            let is_unbound = self.engine.is_unbound(area);
-            if self.transmit[area as usize].look(outstanding > 0 || is_unbound, completed, now_ms) {
+            let at = area as usize;
+            if self.transmit[at].look(outstanding > 0, completed, STUCK_MS, now_ms) {
                 let worker = self.engine.worker();
-                match is_unbound {
-                    true => tracing::warn!("worker {worker}: a socket is not bound ({area}), binding anew"),
-                    false => tracing::warn!(
-                        "worker {worker}: {outstanding} frames stuck in transmission ({area}), binding anew"
-                    ),
-                }
+                tracing::warn!(
+                    "worker {worker}: {outstanding} frames stuck in transmission ({area}), binding anew"
+                );
                 self.rebind(area);
+            }
+            // Being bound is what moves here: patience begins anew with it.
+            let is_unbound = self.engine.is_unbound(area);
+            if self.unbound[at].look(is_unbound, (!is_unbound).into(), UNBOUND_MS, now_ms) {
+                let began = Instant::now();
+                let results = self.engine.bind_missing(area);
+                self.announce(results, began);
             }
         }
     }
 
     fn rebind(&mut self, area: AreaKind) {
-        for (device, result) in self.engine.rebind(area).into_iter().enumerate() {
+        let began = Instant::now();
+        let results = self.engine.rebind(area);
+        self.announce(results, began);
+    }
+
+    fn announce(&mut self, results: Vec<Result<Option<RawFd>, String>>, began: Instant) {
+        let mut is_whole = true;
+        for (device, result) in results.into_iter().enumerate() {
             let announced = match (result, &mut self.config.announce) {
                 (Ok(Some(fd)), Some(announce)) => announce(device, fd),
                 (Ok(_), _) => Ok(()),
@@ -189,9 +213,13 @@ impl Runner {
             };
             if let Err(error) = announced {
                 tracing::error!("worker {}: {error}; trying again", self.engine.worker());
+                is_whole = false;
             }
         }
         self.list_poll_fds();
+        if is_whole {
+            tracing::info!(worker = %self.engine.worker(), took = ?began.elapsed(), "bound anew");
+        }
     }
 
     /// False: stop.
@@ -261,12 +289,12 @@ mod tests {
     #[test]
     fn frames_that_do_not_come_back_have_their_sockets_bound_anew_less_and_less_often() {
         let mut standstill = Standstill::default();
-        let times: Vec<u64> = (0..100_000).filter(|&ms| standstill.look(true, 7, ms)).collect();
+        let times: Vec<u64> = (0..100_000).filter(|&ms| standstill.look(true, 7, STUCK_MS, ms)).collect();
         assert_eq!(times[..4], [251, 752, 1753, 3754]);
         assert!(times.len() < 12, "{times:?}");
-        assert!(!standstill.look(true, 8, 100_000), "one came back");
+        assert!(!standstill.look(true, 8, STUCK_MS, 100_000), "one came back");
         assert!(
-            !standstill.look(true, 8, 100_250) && standstill.look(true, 8, 100_251),
+            !standstill.look(true, 8, STUCK_MS, 100_250) && standstill.look(true, 8, STUCK_MS, 100_251),
             "and it is as before"
         );
     }
@@ -274,7 +302,10 @@ mod tests {
     #[test]
     fn a_transmit_side_with_nothing_to_do_does_not_stand_still() {
         let mut standstill = Standstill::default();
-        assert!((0..10_000).all(|ms| !standstill.look(false, 0, ms)));
-        assert!((10_000..10_240).all(|ms| !standstill.look(true, 0, ms)), "only now is there something");
+        assert!((0..10_000).all(|ms| !standstill.look(false, 0, STUCK_MS, ms)));
+        assert!(
+            (10_000..10_240).all(|ms| !standstill.look(true, 0, STUCK_MS, ms)),
+            "only now is there something"
+        );
     }
 }

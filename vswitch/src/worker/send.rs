@@ -69,6 +69,7 @@ impl Engine {
             },
         };
         let parts = &mut self.parts;
+        let is_trunk = device == 0;
         let device = &mut parts.devices[device];
         let frame = match parts.memory.kind_of(frame) == device.area() {
             true => frame,
@@ -87,6 +88,7 @@ impl Engine {
                 return self.drop_early(frame, out, DropReason::TxFull);
             }
         }
+        self.parts.counters.trunk_sent.add(is_trunk.into());
         let counters = self.parts.counters.port(out);
         counters.tx_frames.add(1);
         counters.tx_bytes.add(len.into());

@@ -196,6 +196,7 @@ pub(crate) mod tests {
                 umem_bytes: 24 << 20,
                 umem_zero_copy_bytes: 8 << 20,
                 area_copies: 1,
+                originated: 0,
                 devices: vec![DeviceStatus {
                     interface: "xsk0".into(),
                     queue: 0,
