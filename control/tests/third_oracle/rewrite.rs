@@ -299,3 +299,52 @@ pub(crate) fn with_keys_of_any_source(world: &mut World) {
         });
     });
 }
+
+/// Cilium holds a cidrGroupSelector against the labels of an address: those of all groups it is in, one value for each key,
+/// and none for a pod or for somebody in no group. By name the groups are just those it selects.
+pub(crate) fn with_groups_by_name(world: &mut World) {
+    let groups: Vec<Value> =
+        world.of_kind("CiliumCIDRGroup").map(|group| group["metadata"].clone()).collect();
+    each_rule(world, CILIUM, |_, rule| {
+        for field in ["fromCIDRSet", "toCIDRSet"] {
+            let Some(items) = rule.get_mut(field).and_then(Value::as_array_mut) else { continue };
+            *items = items.iter().flat_map(|item| by_name(item, &groups)).collect();
+        }
+    });
+}
+
+fn by_name(item: &Value, groups: &[Value]) -> Vec<Value> {
+    let selector = &item["cidrGroupSelector"];
+    if selector.is_null() {
+        return vec![item.clone()];
+    }
+    let selected =
+        groups.iter().filter(|group| selects(selector, &group["labels"])).map(|group| group["name"].clone());
+    // An empty list would be another thing to say.
+    let names: Vec<Value> = selected.chain([json!("no-such-group")]).collect();
+    let named = |name: &Value| {
+        let mut item = item.clone();
+        item.as_object_mut().map(|item| item.remove("cidrGroupSelector"));
+        item["cidrGroupRef"] = name.clone();
+        item
+    };
+    names.iter().map(named).collect()
+}
+
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let wanted = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value))
+        && expressions.all(|expression| {
+            let value = expression["key"].as_str().and_then(|key| labels.get(key));
+            let is_listed = || {
+                value.is_some_and(|value| expression["values"].as_array().is_some_and(|v| v.contains(value)))
+            };
+            match expression["operator"].as_str() {
+                Some("In") => is_listed(),
+                Some("NotIn") => !is_listed(),
+                Some("Exists") => value.is_some(),
+                _ => value.is_none(),
+            }
+        })
+}

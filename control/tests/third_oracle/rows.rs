@@ -64,6 +64,7 @@ pub(crate) const ROWS: &[Row] = &[
         for_ours: None,
         for_theirs: Some(with_keys_of_any_source),
     },
+    Row { name: "group-selector", matters: anyone, for_ours: None, for_theirs: Some(with_groups_by_name) },
     Row {
         name: "reserved-world",
         matters: outside,

@@ -274,10 +274,7 @@ fn rule(dice: &mut Dice, cluster: &Cluster, section: Section, of_nodes: bool) ->
             set("CIDRSet", json!(list));
         }
         Feature::CidrGroup => {
-            set(
-                "CIDRSet",
-                json!([{"cidrGroupRef": dice.one_of(&["group-0", "group-0", "group-1", "group-missing"])}]),
-            );
+            set("CIDRSet", json!([cidr_group(dice, cluster)]));
         }
         Feature::EmptyList => {
             let what = *dice.one_of(&["Endpoints", "CIDR", "CIDRSet", "Entities"]);
@@ -299,6 +296,25 @@ fn rule(dice: &mut Dice, cluster: &Cluster, section: Section, of_nodes: bool) ->
         add_not_enforced(dice, &mut rule, section);
     }
     Value::Object(rule)
+}
+
+/// Groups by name or by label, now and then with exceptions.
+fn cidr_group(dice: &mut Dice, cluster: &Cluster) -> Value {
+    let mut item = if dice.chance(65) {
+        json!({"cidrGroupRef": dice.one_of(&["group-0", "group-0", "group-1", "group-missing"])})
+    } else {
+        let (key, value) = dice.label(&cluster.groups);
+        let selector = if dice.chance(50) {
+            json!({"matchLabels": {key: value}})
+        } else {
+            json!({"matchExpressions": [dice.expression(&key, &value, VALUES)]})
+        };
+        json!({"cidrGroupSelector": selector})
+    };
+    if dice.chance(25) {
+        item["except"] = json!([dice.one_of(NETS)]);
+    }
+    item
 }
 
 fn entity_name(dice: &mut Dice, entity: Feature) -> &'static str {

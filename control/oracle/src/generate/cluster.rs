@@ -60,8 +60,10 @@ impl Cluster {
         let groups = if dice.has(Feature::CidrGroup) { 2 } else { 0 };
         for number in 0..groups {
             let count = dice.between(0, 3);
+            let labels = labels(dice);
             cluster.groups.push(json!({
-                "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": format!("group-{number}")},
+                "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup",
+                "metadata": {"name": format!("group-{number}"), "labels": labels},
                 "spec": {"externalCIDRs": dice.some_of(NETS, count)},
             }));
         }

@@ -124,15 +124,18 @@ impl Naive<'_> {
     }
 
     fn is_in_set(&self, item: &Value, case: &Case<'_>) -> bool {
-        if let Some(name) = item["cidrGroupRef"].as_str() {
-            let groups = self.world.of_kind("CiliumCIDRGroup");
-            let mut cidrs = groups
-                .filter(|group| group["metadata"]["name"] == name)
-                .flat_map(|group| items(&group["spec"], "externalCIDRs"));
-            return cidrs.any(|cidr| is_outside(case, cidr.as_str().unwrap_or_default()));
+        let excepted =
+            || items(item, "except").any(|net| inside(case.peer_address(), net.as_str().unwrap_or_default()));
+        if let Some(cidr) = item["cidr"].as_str() {
+            return is_outside(case, cidr) && !excepted();
         }
-        is_outside(case, item["cidr"].as_str().unwrap_or_default())
-            && !items(item, "except").any(|net| inside(case.peer_address(), net.as_str().unwrap_or_default()))
+        let is_named = |group: &Value| match item["cidrGroupRef"].as_str() {
+            Some(name) => group["metadata"]["name"] == name,
+            None => selects(&item["cidrGroupSelector"], &group["metadata"]["labels"]),
+        };
+        let groups = self.world.of_kind("CiliumCIDRGroup").filter(|group| is_named(group));
+        let mut cidrs = groups.flat_map(|group| items(&group["spec"], "externalCIDRs"));
+        cidrs.any(|cidr| is_outside(case, cidr.as_str().unwrap_or_default())) && !excepted()
     }
 
     fn is_entity(&self, entity: &str, case: &Case<'_>) -> bool {
