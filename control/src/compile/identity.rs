@@ -7,8 +7,8 @@
 use super::force::{Force, SetId, Who, hash_of};
 use super::limits::{Limits, Overflow};
 use super::peers::{Answers, Peers, PortsId};
+use ahash::{HashMap, HashSet};
 use penstock_api::ids::IdentityId;
-use std::collections::HashMap;
 
 /// How many numbers there are for classes of our own.
 const NUMBERS: u64 = (1 << 31) - IdentityId::FIRST_COMPILED.0 as u64;
@@ -30,7 +30,7 @@ impl Classes {
         live: impl IntoIterator<Item = Answers>,
         limits: &Limits,
     ) -> Result<Self, Overflow> {
-        let mut numbers: HashMap<Answers, IdentityId> = HashMap::new();
+        let mut numbers: HashMap<Answers, IdentityId> = HashMap::default();
         // What everybody at a place is to the rules, unless a block speaks of his address. The switch takes an address of
         // this node for the host before it has been told, so that class is always there.
         for (who, reserved) in [
@@ -55,7 +55,7 @@ impl Classes {
         unnumbered.sort_unstable_by(|(hash, answers), (other_hash, other)| {
             hash.cmp(other_hash).then_with(|| content(peers, *answers).cmp(&content(peers, *other)))
         });
-        let mut taken: std::collections::HashSet<u64> = std::collections::HashSet::new();
+        let mut taken: HashSet<u64> = HashSet::default();
         for (hash, answers) in unnumbered {
             let mut number = hash % NUMBERS;
             while !taken.insert(number) {

@@ -13,7 +13,7 @@ pub(crate) struct SelectorId(pub(crate) usize);
 
 /// Labels as far as selectors can tell them apart: (key, value) by number, sorted by key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Class(Box<[(u32, u32)]>);
+pub(crate) struct Class(pub(crate) Box<[(u32, u32)]>);
 
 /// The value of a named key that no selector names.
 const SOMETHING_ELSE: u32 = 0;
@@ -86,15 +86,11 @@ impl Matcher {
         (0..self.selectors.len()).map(SelectorId)
     }
 
-    /// The labels that selectors name, key and value, and all of the class have.
-    pub(crate) fn describe(&self, class: &Class) -> Vec<(&str, &str)> {
-        let named = class.0.iter().filter(|(_, value)| *value != SOMETHING_ELSE);
-        let text = |(key, value): &(u32, u32)| {
-            let key_text = self.keys.iter().find(|(_, number)| *number == key)?.0;
-            let value_text = self.values[*key as usize].iter().find(|(_, number)| *number == value)?.0;
-            Some((key_text.as_str(), value_text.as_str()))
-        };
-        named.filter_map(text).collect()
+    /// What the pairs of a class stand for. Of a value that no selector names there is nothing to say.
+    pub(crate) fn text(&self, (key, value): (u32, u32)) -> Option<(&str, &str)> {
+        let key_text = self.keys.iter().find(|(_, number)| **number == key)?.0;
+        let value_text = self.values[key as usize].iter().find(|(_, number)| **number == value)?.0;
+        Some((key_text, value_text))
     }
 
     pub(crate) fn matches(&self, selector: SelectorId, class: &Class) -> bool {

@@ -16,7 +16,7 @@
 use super::force::{Force, PartId, Who};
 use super::identity::Classes;
 use super::limits::{Limits, Overflow};
-use super::peers::{Answers, GroupId, Member, Peers, Site};
+use super::peers::{Answers, GroupId, Member, Peers, Site, Traits};
 use super::program::{Cache, Writer};
 use super::roster::{Owner, Roster};
 use super::rule::Policy;
@@ -24,12 +24,15 @@ use super::select::{Place, Subjects};
 use super::state::{self, Changes, Source, State};
 use super::{Options, cilium, kubernetes};
 use crate::objects::{ObjectKey, Pod};
+use ahash::{HashMap, HashSet};
 use ipnet::IpNet;
 use penstock_api::artefact::{
     AddressIdentity, Artefact, Direction, Identity, PodKey, PodPolicy, PrefixIdentity, Program, SCHEMA,
 };
 use penstock_api::ids::{Generation, IdentityId, ProgramId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,14 +57,41 @@ struct Epoch {
     cuts: Vec<(IpNet, Placed)>,
     /// Addresses that somebody has who is no local pod.
     table: BTreeMap<IpAddr, Placed>,
-    /// What is true of those in `cuts` and `table`, and how many give each answer.
-    live: HashMap<Member, usize>,
+    /// Those in `cuts` and `table`.
+    live: Live,
     written: Option<Written>,
+}
+
+/// How many there are of each kind.
+#[derive(Debug, Clone, Default)]
+struct Live {
+    members: HashMap<Member, usize>,
+    answers: HashMap<Answers, usize>,
+    /// A kind has come or gone since this was last looked at.
+    have_members_changed: bool,
+    have_answers_changed: bool,
+}
+
+impl Live {
+    fn count(&mut self, placed: &Placed) {
+        for member in placed.members() {
+            self.have_members_changed |= count(&mut self.members, member);
+            self.have_answers_changed |= count(&mut self.answers, member.answers);
+        }
+    }
+
+    fn forget(&mut self, placed: &Placed) {
+        for member in placed.members() {
+            self.have_members_changed |= forget(&mut self.members, member);
+            self.have_answers_changed |= forget(&mut self.answers, member.answers);
+        }
+    }
 }
 
 /// As long as the same answers are given.
 #[derive(Debug, Clone)]
 struct Written {
+    /// Of local pods, besides those in the table.
     members: HashSet<Member>,
     answers: HashSet<Answers>,
     classes: Classes,
@@ -201,13 +231,13 @@ impl Epoch {
     fn new(in_force: Vec<(Arc<Policy>, usize)>, options: Options) -> Self {
         let force = Force::new(&in_force, &options);
         let mut peers = Peers::default();
-        let mut live = HashMap::new();
+        let mut live = Live::default();
         let mut cuts = Vec::with_capacity(force.cuts.cuts.len());
         for (net, cover) in &force.cuts.cuts {
             let site = Site { cover: *cover, is_api_server: false };
             let answers = peers.place(&force, Who::outsider(net.addr().is_ipv6()), site);
             let placed = Placed { answers, site, groups: Vec::new() };
-            count(&mut live, &placed);
+            live.count(&placed);
             cuts.push((*net, placed));
         }
         Epoch {
@@ -251,14 +281,17 @@ impl Epoch {
                 }
                 Owner::Outsider => None,
             };
+            if placed.as_ref() == self.table.get(&address) {
+                continue;
+            }
             let before = match placed {
                 Some(placed) => {
-                    count(&mut self.live, &placed);
+                    self.live.count(&placed);
                     self.table.insert(address, placed)
                 }
                 None => self.table.remove(&address),
             };
-            before.iter().flat_map(Placed::members).for_each(|member| forget(&mut self.live, member));
+            before.iter().for_each(|placed| self.live.forget(placed));
         }
     }
 
@@ -281,23 +314,26 @@ impl Epoch {
 
     fn write(&mut self, here: &[Here<'_>], limits: &Limits) -> Result<Artefact, Overflow> {
         let local = here.iter().flat_map(|here| &here.placed).flat_map(Placed::members);
-        let members: HashSet<Member> = self.live.keys().copied().chain(local).collect();
+        let members: HashSet<Member> = local.collect();
         let answers: HashSet<Answers> = members.iter().map(|member| member.answers).collect();
-        let mut written = match self.written.take().filter(|written| written.answers == answers) {
-            Some(written) => written,
-            None => Written {
-                classes: Classes::new(&self.force, &mut self.peers, answers.iter().copied(), limits)?,
-                answers,
-                programs: Cache::default(),
-                // So that they are described.
-                members: HashSet::new(),
-                identities: Vec::new(),
-            },
+        let have_answers_changed = std::mem::take(&mut self.live.have_answers_changed);
+        let have_members_changed = std::mem::take(&mut self.live.have_members_changed);
+        let is_current = |written: &Written| !have_answers_changed && written.answers == answers;
+        let mut written = match self.written.take().filter(is_current) {
+            Some(mut written) => {
+                if have_members_changed || written.members != members {
+                    written.identities = self.describe(&written.classes, &members);
+                    written.members = members;
+                }
+                written
+            }
+            None => {
+                let all = self.live.answers.keys().chain(&answers).copied();
+                let classes = Classes::new(&self.force, &mut self.peers, all, limits)?;
+                let identities = self.describe(&classes, &members);
+                Written { members, answers, classes, programs: Cache::default(), identities }
+            }
         };
-        if written.members != members {
-            written.identities = describe(&self.force, &self.peers, &written.classes, &members);
-            written.members = members;
-        }
 
         if written.programs.len() > 4 * here.len() + 64 {
             written.programs = Cache::default();
@@ -305,7 +341,7 @@ impl Epoch {
         let mut writer =
             Writer::new(&self.force, &written.classes, &self.options, &mut written.programs, limits);
         let mut programs: Vec<Arc<Program>> = Vec::new();
-        let mut numbers: HashMap<*const Program, ProgramId> = HashMap::new();
+        let mut numbers: HashMap<*const Program, ProgramId> = HashMap::default();
         let mut number = |program: Arc<Program>| {
             *numbers.entry(Arc::as_ptr(&program)).or_insert_with(|| {
                 programs.push(program);
@@ -352,6 +388,32 @@ impl Epoch {
         Ok(artefact)
     }
 
+    /// What each identity stands for: the labels that rules ask for and all its members have, and the CIDRs that cover them.
+    fn describe(&self, classes: &Classes, local: &HashSet<Member>) -> Vec<Identity> {
+        let mut shared: HashMap<IdentityId, Traits> = HashMap::default();
+        for member in self.live.members.keys().chain(local) {
+            match shared.entry(classes.number(member.answers)) {
+                Entry::Occupied(mut traits) => self.peers.keep_common(&self.force, traits.get_mut(), *member),
+                Entry::Vacant(nobody) => drop(nobody.insert(self.peers.traits(&self.force, *member))),
+            }
+        }
+        let mut identities: BTreeMap<IdentityId, Vec<String>> = BTreeMap::new();
+        for (id, traits) in &shared {
+            identities.insert(*id, self.peers.describe(&self.force, traits));
+        }
+        for (answers, id) in &classes.numbers {
+            let labels = identities.entry(*id).or_default();
+            labels.extend(answers.who.labels().iter().map(|label| format!("reserved:{label}")));
+        }
+        identities.entry(IdentityId::UNKNOWN).or_default().push("reserved:unknown".to_owned());
+        let finish = |(id, mut labels): (IdentityId, Vec<String>)| {
+            labels.sort();
+            labels.dedup();
+            Identity { id, labels }
+        };
+        identities.into_iter().map(finish).collect()
+    }
+
     /// Cuts and addresses in order. A prefix that says no more than the one around it is left out.
     fn prefixes(&self, classes: &Classes) -> Vec<PrefixIdentity> {
         let mut prefixes: Vec<PrefixIdentity> = Vec::with_capacity(self.cuts.len() + self.table.len());
@@ -385,35 +447,20 @@ impl Epoch {
     }
 }
 
-fn count(live: &mut HashMap<Member, usize>, placed: &Placed) {
-    placed.members().for_each(|member| *live.entry(member).or_default() += 1);
+/// One more. True: the first.
+fn count<T: Eq + Hash>(all: &mut HashMap<T, usize>, one: T) -> bool {
+    let number = all.entry(one).or_default();
+    *number += 1;
+    *number == 1
 }
 
-fn forget(live: &mut HashMap<Member, usize>, member: Member) {
-    if let Some(number) = live.get_mut(&member) {
-        *number -= 1;
-        if *number == 0 {
-            live.remove(&member);
-        }
+/// One less. True: it was the last.
+fn forget<T: Eq + Hash>(all: &mut HashMap<T, usize>, one: T) -> bool {
+    let Some(number) = all.get_mut(&one) else { return false };
+    *number -= 1;
+    let was_last = *number == 0;
+    if was_last {
+        all.remove(&one);
     }
-}
-
-/// What each identity stands for: the labels that rules ask for and all its members have, and the CIDRs that cover them.
-fn describe(force: &Force, peers: &Peers, classes: &Classes, members: &HashSet<Member>) -> Vec<Identity> {
-    let mut shared: BTreeMap<IdentityId, BTreeSet<String>> = BTreeMap::new();
-    for member in members {
-        let own = peers.describe(force, *member);
-        match shared.get_mut(&classes.number(member.answers)) {
-            Some(shared) => shared.retain(|label| own.contains(label)),
-            None => drop(shared.insert(classes.number(member.answers), own)),
-        }
-    }
-    for (answers, id) in &classes.numbers {
-        let labels = shared.entry(*id).or_default();
-        labels.extend(answers.who.labels().iter().map(|label| format!("reserved:{label}")));
-    }
-    shared.entry(IdentityId::UNKNOWN).or_default().insert("reserved:unknown".to_owned());
-    let finish =
-        |(id, labels): (IdentityId, BTreeSet<String>)| Identity { id, labels: labels.into_iter().collect() };
-    shared.into_iter().map(finish).collect()
+    was_last
 }

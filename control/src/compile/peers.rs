@@ -3,13 +3,13 @@
 //! Pods of one namespace whose labels no selector tells apart are a *group* and are asked once. Lists of true questions are
 //! kept once each and compared by number.
 
-use super::cidr::CoverId;
+use super::cidr::{BlockId, CoverId};
 use super::force::{Atom, FactId, Force, SetId, Who};
 use super::matching::Class;
 use super::rule::{KUBE_APISERVER, Reach, SERVICE_ACCOUNT};
 use super::state::{Names, named_ports, pairs};
-use crate::objects::Pod;
-use std::collections::{BTreeSet, HashMap};
+use crate::objects::{Pod, SERVICE_ACCOUNT_LABEL};
+use ahash::HashMap;
 use std::hash::Hash;
 
 /// A list of sets that are true of a peer, sorted, by number.
@@ -40,6 +40,15 @@ pub(crate) struct Member {
     pub(crate) site: Site,
 }
 
+/// What people are told about a class: what all of its members have.
+#[derive(Debug, Clone)]
+pub(crate) struct Traits {
+    namespace: Option<u32>,
+    labels: Vec<(u32, u32)>,
+    blocks: Vec<BlockId>,
+    is_api_server: bool,
+}
+
 impl Reach {
     fn includes(self, who: Who) -> bool {
         match self {
@@ -66,7 +75,7 @@ struct Once<T> {
 
 impl<T> Default for Once<T> {
     fn default() -> Self {
-        Once { values: Vec::new(), numbers: HashMap::new() }
+        Once { values: Vec::new(), numbers: HashMap::default() }
     }
 }
 
@@ -159,26 +168,46 @@ impl Peers {
         GroupId(group)
     }
 
-    /// Labels that selectors name and all pods of the group have, and the CIDRs in force that cover the address.
-    pub(crate) fn describe(&self, force: &Force, member: Member) -> BTreeSet<String> {
-        let mut labels = BTreeSet::new();
-        if let Some(group) = member.group {
-            let (namespace, class) = self.groups.values[group.0 as usize];
-            labels.insert(format!("k8s:io.kubernetes.pod.namespace={}", self.namespaces[namespace as usize]));
-            for (key, value) in force.pods.describe(&self.classes.values[class as usize]) {
-                let key = if key == SERVICE_ACCOUNT { "io.cilium.k8s.policy.serviceaccount" } else { key };
-                labels.insert(format!("k8s:{key}={value}"));
-            }
+    /// What is to be said of a member, and of all of those that share it with others.
+    pub(crate) fn traits(&self, force: &Force, member: Member) -> Traits {
+        let blocks = force.cuts.covers[member.site.cover.0].iter().copied();
+        let group = member.group.map(|group| self.groups.values[group.0 as usize]);
+        Traits {
+            namespace: group.map(|(namespace, _)| namespace),
+            labels: group
+                .map(|(_, class)| self.classes.values[class as usize].0.to_vec())
+                .unwrap_or_default(),
+            blocks: blocks.filter(|block| force.blocks[block.0].reach.includes(member.answers.who)).collect(),
+            is_api_server: member.site.is_api_server,
         }
-        if member.site.is_api_server {
-            labels.insert(format!("reserved:{KUBE_APISERVER}"));
+    }
+
+    /// Keeps of some traits those that a member has too.
+    pub(crate) fn keep_common(&self, force: &Force, traits: &mut Traits, member: Member) {
+        let Traits { namespace, labels, blocks, is_api_server } = traits;
+        let group = member.group.map(|group| self.groups.values[group.0 as usize]);
+        if *namespace != group.map(|(namespace, _)| namespace) {
+            *namespace = None;
         }
-        for block in &force.cuts.covers[member.site.cover.0] {
-            let block = &force.blocks[block.0];
-            if block.reach.includes(member.answers.who) {
-                labels.insert(format!("cidr:{}", block.cidr));
-            }
+        let own: &[(u32, u32)] = group.map_or(&[], |(_, class)| &self.classes.values[class as usize].0);
+        labels.retain(|label| own.contains(label));
+        let cover = &force.cuts.covers[member.site.cover.0];
+        blocks.retain(|block| cover.contains(block));
+        *is_api_server &= member.site.is_api_server;
+    }
+
+    /// In words.
+    pub(crate) fn describe(&self, force: &Force, traits: &Traits) -> Vec<String> {
+        let mut labels = Vec::new();
+        if let Some(namespace) = traits.namespace {
+            labels.push(format!("k8s:io.kubernetes.pod.namespace={}", self.namespaces[namespace as usize]));
         }
+        for (key, value) in traits.labels.iter().filter_map(|label| force.pods.text(*label)) {
+            let key = if key == SERVICE_ACCOUNT { SERVICE_ACCOUNT_LABEL } else { key };
+            labels.push(format!("k8s:{key}={value}"));
+        }
+        labels.extend(traits.blocks.iter().map(|block| format!("cidr:{}", force.blocks[block.0].cidr)));
+        labels.extend(traits.is_api_server.then(|| format!("reserved:{KUBE_APISERVER}")));
         labels
     }
 
