@@ -15,6 +15,9 @@ mod report;
 mod subject;
 mod testpmd;
 
+pub(crate) use load::DESTINATION_PORT;
+pub(crate) use ours::policy;
+
 use anyhow::{Context, Result, ensure};
 use load::LoadPlan;
 use nix::sys::signal::{SigSet, Signal};

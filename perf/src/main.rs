@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod policy;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +21,8 @@ enum Command {
     Demo(demo::Arguments),
     /// The switch beside OVS, DPDK and the kernel's bridge.
     Bench(bench::Arguments),
+    /// What policy costs: compiling, changing, looking up, forwarding under it.
+    Policy(policy::Arguments),
     /// One probe from inside a network namespace.
     Probe(serve::ProbeArguments),
     /// Echo and HTTP servers inside a network namespace, until it is gone.
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
     };

@@ -33,7 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Changes that come within this time of each other are installed together,
+/// A change is installed at once when it is the first in a while. Those that come within this time of each other after that are
+/// installed together,
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// but never later than this after the first of them.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(25);
@@ -119,6 +120,8 @@ pub struct Agent {
     report: Report,
     /// Something changed since the last artefact was compiled.
     is_dirty: bool,
+    /// When something was last compiled for installation.
+    installed: Option<Instant>,
     retry: Option<(Instant, Duration)>,
     _lock: File,
 }
@@ -166,6 +169,7 @@ impl Agent {
             objects_known: false,
             switch: Switch::Absent,
             is_dirty: false,
+            installed: None,
             retry: None,
             _lock: lock,
             config,
@@ -205,11 +209,18 @@ impl Agent {
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         let began = Instant::now();
+        let pause = match self.installed.is_some_and(|at| at.elapsed() < DEBOUNCE_MAX) {
+            true => DEBOUNCE,
+            false => Duration::ZERO,
+        };
         while self.is_dirty && began.elapsed() < DEBOUNCE_MAX {
-            let Ok(message) = self.queue.recv_timeout(DEBOUNCE) else { break };
+            let Ok(message) = self.queue.recv_timeout(pause) else { break };
             if !self.take(message) {
                 return false;
             }
+        }
+        if self.is_dirty {
+            self.installed = Some(Instant::now());
         }
         self.install();
         self.report.write();

@@ -4,15 +4,15 @@ use super::{Config, Message};
 use crate::load::LoadError;
 use crate::objects::{Kind, ObjectKey};
 use crate::source::persist::{self, LastGood};
-use crate::source::{Change, Directory, PlaceId};
-use std::collections::BTreeMap;
+use crate::source::{Change, Directory, Notify, PlaceId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// Time between looks at least; four times what a look takes, where that is more.
+/// Time between looks when nobody is told of a change; four times what a look takes, where that is more.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// A look that changed nothing while nothing could be established yet is told this often.
 const WAITING: Duration = Duration::from_secs(1);
@@ -76,9 +76,12 @@ impl Watching {
     fn run(mut self) {
         let mut has_been_whole = false;
         let mut told = None::<Instant>;
+        let mut notify = Notify::new();
+        let mut renamed = BTreeSet::new();
         while !self.stop.load(Ordering::Relaxed) {
             let began = Instant::now();
-            let look = self.directory.look(began);
+            let look = self.directory.look_after(&renamed, began);
+            let took = began.elapsed();
             let is_first = look.complete && !has_been_whole;
             has_been_whole |= look.complete;
             let is_late = !has_been_whole && told.is_none_or(|at| at.elapsed() > WAITING);
@@ -102,7 +105,10 @@ impl Watching {
             self.unsaved |= has_been_whole && self.saved_places != *self.directory.places();
             // After telling: what is enforced must not wait for the disk.
             self.save();
-            std::thread::sleep(INTERVAL.max(began.elapsed() * 4));
+            notify.watch(self.directory.places().keys().map(PathBuf::as_path));
+            // However many files change: others want the CPU too.
+            std::thread::sleep(took);
+            renamed = notify.wait(INTERVAL.max(took * 3));
         }
         self.save_after = Instant::now();
         self.save();

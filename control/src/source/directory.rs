@@ -1,7 +1,7 @@
 //! Looking at a directory: which files changed, and which of them are settled enough to be read.
 //!
-//! A file counts as settled when two looks in a row found it the same. Writers that rename a finished file into place are
-//! read on the second look; one that writes slowly is waited for. YAML can be cut anywhere and still parse into something
+//! A file counts as settled when two looks in a row found it the same, or when the kernel says that it was renamed into place: whoever
+//! does that has finished it. One that writes slowly is waited for. YAML can be cut anywhere and still parse into something
 //! that means less, so a file without its final newline is not believed where it would touch what is in force, and neither
 //! is an empty one. A file that was rewritten in place and lacks objects it had must stay so for a moment longer.
 
@@ -117,6 +117,11 @@ impl Directory {
 
     /// Looks at every file once. `now` only ever grows.
     pub fn look(&mut self, now: Instant) -> Look {
+        self.look_after(&BTreeSet::new(), now)
+    }
+
+    /// As [`Directory::look`]; `renamed` were just renamed into place, as the kernel says, and are whole.
+    pub fn look_after(&mut self, renamed: &BTreeSet<PathBuf>, now: Instant) -> Look {
         let mut listing = Listing::default();
         match std::fs::metadata(&self.root) {
             Ok(metadata) if metadata.is_dir() => listing.add(&self.root),
@@ -139,7 +144,7 @@ impl Directory {
         self.trouble = trouble;
 
         for file in &files {
-            match self.look_at(file, now) {
+            match self.look_at(file, renamed.contains(file), now) {
                 Seen::Unchanged => {}
                 Seen::Read => look.anything_new = true,
                 Seen::Unsettled => look.complete = false,
@@ -202,7 +207,7 @@ impl Directory {
         !gone.is_empty()
     }
 
-    fn look_at(&mut self, file: &Path, now: Instant) -> Seen {
+    fn look_at(&mut self, file: &Path, is_renamed: bool, now: Instant) -> Seen {
         let new = Watched { read: None, seen: None, appeared: now, missing: None };
         let watched = self.watched.entry(file.to_owned()).or_insert(new);
         let Some(signature) = signature(file) else {
@@ -224,6 +229,10 @@ impl Directory {
             watched.read.is_some_and(|read| (read.device, read.inode) == (signature.device, signature.inode));
         let since = match watched.seen {
             Some((seen, since)) if seen == signature => since,
+            _ if is_renamed && !is_in_place => {
+                watched.seen = Some((signature, now));
+                now
+            }
             _ => {
                 watched.seen = Some((signature, now));
                 let patience_ended = watched.read.is_none() && now >= watched.appeared + PATIENCE;

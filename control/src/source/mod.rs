@@ -6,10 +6,11 @@
 //!
 //! [`Directory`] looks at files and decides when they are settled, and whether a directory that is suddenly empty is still
 //! the same one ([`PlaceId`]); [`Store`] knows nothing of the file system and decides
-//! what is in force; [`persist`] writes that down. Polling instead of inotify: a stat of each file every few milliseconds
-//! costs little, and nothing is ever missed on any file system.
+//! what is in force; [`persist`] writes that down. What counts are looks: a stat of each file every few milliseconds
+//! costs little, and nothing is ever missed on any file system. [`Notify`] says when the next one is worth its while.
 
 mod directory;
+mod notify;
 pub mod persist;
 mod places;
 mod store;
@@ -17,5 +18,6 @@ mod store;
 mod tests;
 
 pub use directory::{Directory, Look};
+pub use notify::Notify;
 pub use places::PlaceId;
 pub use store::{Change, InForce, Store};

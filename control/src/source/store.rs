@@ -28,6 +28,17 @@ pub struct Store {
     /// In force although no file says so in a way that could be used.
     kept: BTreeSet<ObjectKey>,
     duplicates: Vec<LoadError>,
+    pending: Pending,
+}
+
+/// What has to be settled.
+#[derive(Debug, Clone, Default)]
+enum Pending {
+    /// Anything may have happened.
+    #[default]
+    Everything,
+    /// Only that these files state other versions of the objects they stated before. Mostly there is one, and the cluster is large.
+    Versions(BTreeSet<PathBuf>),
 }
 
 impl Store {
@@ -40,23 +51,34 @@ impl Store {
 
     /// A file was read.
     pub fn set_file(&mut self, file: &Path, report: FileReport) {
-        self.files.insert(file.to_owned(), report);
+        let old = self.files.insert(file.to_owned(), report);
+        let is_only_newer = match (&old, self.files.get(file)) {
+            (Some(old), Some(new)) => states_the_same_objects(old, new),
+            _ => false,
+        };
+        match &mut self.pending {
+            Pending::Versions(files) if is_only_newer => drop(files.insert(file.to_owned())),
+            pending => *pending = Pending::Everything,
+        }
     }
 
     /// A file is gone: so are its objects.
     pub fn remove_file(&mut self, file: &Path) {
         self.files.remove(file);
+        self.pending = Pending::Everything;
     }
 
     /// A file is there, but what is in it now must not be believed: everything it last held stays.
     pub fn doubt_file(&mut self, file: &Path, error: LoadError) {
         let doubt = FileReport { has_unreadable: true, errors: vec![error], ..FileReport::default() };
         self.files.insert(file.to_owned(), doubt);
+        self.pending = Pending::Everything;
     }
 
     /// A file may be there and cannot be seen: everything it last held stays.
     pub fn hold_file(&mut self, file: &Path) {
         self.files.insert(file.to_owned(), FileReport { has_unreadable: true, ..FileReport::default() });
+        self.pending = Pending::Everything;
     }
 
     /// Would this report take objects away that this file holds up?
@@ -104,6 +126,33 @@ impl Store {
 
     /// Settles what is in force after files changed, and says what that changes.
     pub fn settle(&mut self) -> Vec<Change> {
+        // Where every object is stated once and believed, new versions of some concern no other.
+        let is_plain = self.duplicates.is_empty() && self.kept.is_empty();
+        match std::mem::replace(&mut self.pending, Pending::Versions(BTreeSet::new())) {
+            Pending::Versions(files) if is_plain => self.settle_versions(&files),
+            _ => self.settle_everything(),
+        }
+    }
+
+    fn settle_versions(&mut self, files: &BTreeSet<PathBuf>) -> Vec<Change> {
+        let mut changed = BTreeMap::new();
+        for loaded in files.iter().filter_map(|file| self.files.get(file)).flat_map(|report| &report.objects)
+        {
+            let key = loaded.object.key();
+            match self.in_force.get_mut(&key) {
+                Some(held) if held.object == loaded.object => {}
+                Some(held) => {
+                    held.object = loaded.object.clone();
+                    changed.insert(key, Change::Apply(loaded.object.clone()));
+                }
+                // Cannot be: it was stated before, and once. If it is, everything is looked at.
+                None => return self.settle_everything(),
+            }
+        }
+        changed.into_values().collect()
+    }
+
+    fn settle_everything(&mut self) -> Vec<Change> {
         let mut stated: BTreeMap<ObjectKey, Vec<&LoadedObject>> = BTreeMap::new();
         for loaded in self.files.values().flat_map(|file| &file.objects) {
             stated.entry(loaded.object.key()).or_default().push(loaded);
@@ -154,6 +203,17 @@ impl Store {
     }
 }
 
+/// Both readings of a file are clean, and differ at most in the versions of their objects.
+fn states_the_same_objects(old: &FileReport, new: &FileReport) -> bool {
+    let is_clean = |report: &FileReport| report.refused.is_empty() && !report.has_unreadable;
+    let keys = |report: &FileReport| -> Vec<ObjectKey> {
+        let mut keys: Vec<ObjectKey> = report.objects.iter().map(|loaded| loaded.object.key()).collect();
+        keys.sort();
+        keys
+    };
+    is_clean(old) && is_clean(new) && keys(old) == keys(new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +237,57 @@ mod tests {
 
     fn names(store: &Store) -> Vec<String> {
         store.objects().map(|held| held.object.key().name).collect()
+    }
+
+    /// Files come, go, are written anew, well and badly, and states are settled at random moments: the short way and the long
+    /// way give the same.
+    #[test]
+    fn settling_new_versions_alone_gives_what_settling_everything_gives() {
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+        let first: u64 =
+            std::env::var("PENSTOCK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("first seed {first}");
+        let mut short = 0;
+        for seed in (0..300).map(|n| first.wrapping_add(n)) {
+            let mut random = StdRng::seed_from_u64(seed);
+            let (mut quick, mut slow) = (Store::default(), Store::default());
+            for step in 0..40 {
+                let file = PathBuf::from(format!("{}.yaml", random.random_range(0..4)));
+                let which = random.random_range(0..12);
+                let names: Vec<usize> =
+                    (0..2).map(|n| if which == 0 { random.random_range(0..6) } else { n }).collect();
+                let own = file.to_str().unwrap().as_bytes()[0];
+                let text: String = names
+                    .iter()
+                    .map(|n| match random.random_range(0..25) {
+                        0 => "---\nkind: Pod\nmetadata: {nmae: x}\n".to_owned(),
+                        1 => deny("shared"),
+                        _ => {
+                            let app = random.random_range(0..4);
+                            let spec = format!("{{podSelector: {{matchLabels: {{app: a{app}}}}}}}");
+                            policy(&format!("p{own}-{n}"), &spec)
+                        }
+                    })
+                    .collect();
+                for store in [&mut quick, &mut slow] {
+                    match which {
+                        1 => store.remove_file(&file),
+                        2 => store.hold_file(&file),
+                        _ => store.set_file(&file, load_text(&file, &text)),
+                    }
+                }
+                slow.pending = Pending::Everything;
+                if random.random_bool(0.7) {
+                    short += usize::from(matches!(quick.pending, Pending::Versions(_)));
+                    assert_eq!(quick.settle(), slow.settle(), "seed {seed}, step {step}");
+                    assert_eq!(quick.in_force, slow.in_force, "seed {seed}, step {step}");
+                    assert_eq!(quick.kept, slow.kept, "seed {seed}, step {step}");
+                    assert_eq!(quick.errors(), slow.errors(), "seed {seed}, step {step}");
+                }
+            }
+        }
+        assert!(short > 1000, "the short way was hardly taken: {short}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Ours {
 }
 
 /// `rules` ports are open to the sender, the load's and `ports` among them; everything else is shut, both ways.
-pub(super) fn policy(rules: usize, ports: &[u16]) -> String {
+pub(crate) fn policy(rules: usize, ports: &[u16]) -> String {
     let mut open = String::new();
     let mut list = |protocol: &str, port: u16| {
         let _ = writeln!(open, "    - {{protocol: {protocol}, port: {port}}}");
