@@ -4,7 +4,7 @@
 #   make test          every test; those that make network namespaces want root (or sudo)
 #   make oracle        our reading of policy against Cilium's own engine (wants Go; PENSTOCK_CLUSTERS=100000 asks for more)
 #   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
-#   make conformance   others' policy cases, in the simulator and as frames, where their corpus is at hand
+#   make conformance   others' policy cases, simulated, as frames and between pods, where their corpus is at hand (root)
 #   make lint          formatting, clippy, dependencies
 #   make bench         measurements
 #   make setup         what the others need and this machine has not
@@ -68,8 +68,9 @@ vm:
 
 # PENSTOCK_CORPUS names the folder of the cases where it is not ../shared/policy-corpus.
 conformance:
-	cargo build -p penstock-cli -p penstock-vswitch
+	cargo build --workspace --bins
 	PENSTOCK_CONFORMANCE=1 cargo test -q -p penstock-cli --test conformance
+	cargo test -q -p penstock-lab --test conformance -- --ignored --nocapture
 
 lint:
 	cargo fmt --all --check

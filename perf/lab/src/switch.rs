@@ -40,7 +40,7 @@ macro_rules! questions {
 questions! {
     status(Request::Status) -> Status = Response::Status(status) => *status;
     ports(Request::Ports) -> Vec<PortStatus> = Response::Ports { ports } => ports;
-    drops(Request::Drops) -> (Vec<DropCount>, Vec<DropEvent>) = Response::Drops { drops, recent } => (drops, recent);
+    drops(Request::Drops) -> (Vec<DropCount>, Vec<DropEvent>) = Response::Drops { drops, recent, .. } => (drops, recent);
     flows(Request::Flows { limit: usize::MAX }) -> Vec<FlowStatus> = Response::Flows { flows, .. } => flows;
     frames(Request::Frames) -> Vec<FrameCensus> = Response::Frames { workers } => workers;
 }

@@ -62,19 +62,47 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "snake_case")]
 pub enum Response {
-    Hello { protocol: u32, version: String },
-    Attached { port: PortId, endpoint: EndpointId, gateway_mac: Mac },
+    Hello {
+        protocol: u32,
+        version: String,
+    },
+    Attached {
+        port: PortId,
+        endpoint: EndpointId,
+        gateway_mac: Mac,
+    },
     Done,
-    Installed { generation: Generation, took_us: u64 },
+    Installed {
+        generation: Generation,
+        took_us: u64,
+    },
     Status(Box<Status>),
-    Artefact { artefact: Box<Artefact> },
-    Ports { ports: Vec<PortStatus> },
-    Flows { flows: Vec<FlowStatus>, total: usize },
-    Drops { drops: Vec<DropCount>, recent: Vec<DropEvent> },
+    Artefact {
+        artefact: Box<Artefact>,
+    },
+    Ports {
+        ports: Vec<PortStatus>,
+    },
+    Flows {
+        flows: Vec<FlowStatus>,
+        total: usize,
+    },
+    Drops {
+        drops: Vec<DropCount>,
+        /// Of those by policy: whose it was.
+        #[serde(default)]
+        refused: Vec<RefusedCount>,
+        recent: Vec<DropEvent>,
+    },
     Capturing,
     Subscribed,
-    Frames { workers: Vec<FrameCensus> },
-    Error { code: ErrorCode, message: String },
+    Frames {
+        workers: Vec<FrameCensus>,
+    },
+    Error {
+        code: ErrorCode,
+        message: String,
+    },
 }
 
 /// What kind of failure, for programs; the message is for people.
@@ -292,6 +320,16 @@ pub struct DropCount {
     pub frames: u64,
 }
 
+/// What the policy of one endpoint refused in one direction: no drop by policy is missing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedCount {
+    pub endpoint: PodKey,
+    pub direction: Direction,
+    /// The objects that select it in this direction now. None: policy for it is not known yet, or was taken away since.
+    pub policies: Vec<String>,
+    pub frames: u64,
+}
+
 /// One drop, sampled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropEvent {
@@ -304,10 +342,11 @@ pub struct DropEvent {
     pub source_port: u16,
     pub destination: IpAddr,
     pub destination_port: u16,
-    /// For policy drops: whose policy, in which direction, and which objects select it (or the one rule that denied).
+    /// For policy drops: whose policy, in which direction, and which objects select it.
     pub endpoint: Option<PodKey>,
     pub direction: Option<Direction>,
     pub policies: Vec<String>,
+    /// The one rule that denied, with its object. `None`: no rule allowed it.
     pub rule: Option<String>,
 }
 

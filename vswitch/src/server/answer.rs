@@ -3,14 +3,15 @@
 use super::failure::Failure;
 use super::lock;
 use super::switch::Shared;
+use super::words;
 use crate::config::list;
 use crate::snapshot::PortKind;
 use crate::worker::mailbox::Command;
 use penstock_api::message::{
-    DeviceStatus, DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, Response, Status,
-    WorkerStatus,
+    DeviceStatus, DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, RefusedCount, Response,
+    Status, WorkerStatus,
 };
-use penstock_api::{Generation, PortId, WorkerId, instance::inside};
+use penstock_api::{Direction, Generation, PortId, WorkerId, instance::inside};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -174,8 +175,22 @@ pub(crate) fn drops(shared: &Shared) -> Response {
             frames,
         })
         .collect();
+    let mut refused = Vec::new();
+    for port in view.snapshot.ports.iter().flatten() {
+        let (Some(pod), sums) = (&port.pod, lock(&shared.tally).port(&shared.workers.counters, port.id))
+        else {
+            continue;
+        };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let frames = sums.refused[direction as usize];
+            if frames > 0 {
+                let policies = words::selecting(&view.snapshot, port, direction);
+                refused.push(RefusedCount { endpoint: pod.clone(), direction, policies, frames });
+            }
+        }
+    }
     let recent = lock(&shared.recent_drops).iter().rev().cloned().collect();
-    Response::Drops { drops, recent }
+    Response::Drops { drops, refused, recent }
 }
 
 /// The flows of all workers, most recent first, and how many there are.

@@ -16,11 +16,20 @@ pub(crate) struct Sums {
     pub(crate) tx_frames: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) drops: [u64; DropReason::COUNT],
+    /// Index: `Direction as usize`.
+    pub(crate) refused: [u64; 2],
 }
 
 impl Default for Sums {
     fn default() -> Self {
-        Sums { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::COUNT] }
+        Sums {
+            rx_frames: 0,
+            rx_bytes: 0,
+            tx_frames: 0,
+            tx_bytes: 0,
+            drops: [0; DropReason::COUNT],
+            refused: [0; 2],
+        }
     }
 }
 
@@ -33,6 +42,9 @@ impl Sums {
             sums.rx_bytes += counters.rx_bytes.get();
             sums.tx_frames += counters.tx_frames.get();
             sums.tx_bytes += counters.tx_bytes.get();
+            for (sum, cell) in sums.refused.iter_mut().zip(&counters.refused) {
+                *sum += cell.get();
+            }
             for (sum, cell) in sums.drops.iter_mut().zip(&counters.drops) {
                 *sum += cell.get();
             }
@@ -47,6 +59,7 @@ impl Sums {
             tx_frames: self.tx_frames.saturating_sub(earlier.tx_frames),
             tx_bytes: self.tx_bytes.saturating_sub(earlier.tx_bytes),
             drops: std::array::from_fn(|i| self.drops[i].saturating_sub(earlier.drops[i])),
+            refused: std::array::from_fn(|i| self.refused[i].saturating_sub(earlier.refused[i])),
         }
     }
 

@@ -1,9 +1,10 @@
 //! A sampled drop, put into words for people: whose policy, which objects, which rule.
 
 use super::switch::View;
+use crate::snapshot::{Port, Snapshot};
 use crate::worker::mailbox::DropSample;
 use penstock_api::message::DropEvent;
-use penstock_api::{Direction, DropReason, PolicyId, RuleId};
+use penstock_api::{Artefact, Direction, DropReason, RuleId};
 
 /// Ports and programs are those of the present view: a sample is at most a moment old, and one whose port has gone loses
 /// its names, not its addresses.
@@ -18,19 +19,8 @@ pub(crate) fn event(sample: &DropSample, view: &View, time_ms: u64) -> DropEvent
             | DropReason::NotReady
     );
     let judge = view.snapshot.port(sample.judge).filter(|_| judged);
-    let policy = |id: PolicyId| artefact.policies.get(id.index()).map(ToString::to_string);
-    let rule_info = |id: RuleId| artefact.rules.get(id.index());
-    let policies = match (sample.rule.and_then(rule_info), judge, sample.direction) {
-        // One rule denied it.
-        (Some(rule), ..) => policy(rule.policy).into_iter().collect(),
-        // Nothing allowed it: everything that selects the endpoint in this direction is why.
-        (None, Some(judge), Some(direction)) => {
-            let program = match direction {
-                Direction::Ingress => judge.ingress,
-                Direction::Egress => judge.egress,
-            };
-            view.snapshot.policy.selected_by(program).iter().filter_map(|&id| policy(id)).collect()
-        }
+    let policies = match (judge, sample.direction) {
+        (Some(judge), Some(direction)) => selecting(&view.snapshot, judge, direction),
         _ => Vec::new(),
     };
     DropEvent {
@@ -45,6 +35,24 @@ pub(crate) fn event(sample: &DropSample, view: &View, time_ms: u64) -> DropEvent
         endpoint: judge.and_then(|port| port.pod.clone()),
         direction: sample.direction,
         policies,
-        rule: sample.rule.and_then(rule_info).map(|rule| rule.path.clone()),
+        rule: sample.rule.and_then(|rule| rule_name(artefact, rule)),
     }
+}
+
+/// The objects that select an endpoint in a direction: why nothing passes that no rule allows.
+pub(crate) fn selecting(snapshot: &Snapshot, port: &Port, direction: Direction) -> Vec<String> {
+    let program = match direction {
+        Direction::Ingress => port.ingress,
+        Direction::Egress => port.egress,
+    };
+    let policies = &snapshot.policy.artefact().policies;
+    let selecting = snapshot.policy.selected_by(program).iter();
+    selecting.filter_map(|id| policies.get(id.index())).map(ToString::to_string).collect()
+}
+
+/// `CiliumNetworkPolicy shop/web spec.ingressDeny[0]`.
+fn rule_name(artefact: &Artefact, rule: RuleId) -> Option<String> {
+    let rule = artefact.rules.get(rule.index())?;
+    let policy = artefact.policies.get(rule.policy.index())?;
+    Some(format!("{policy} {}", rule.path))
 }

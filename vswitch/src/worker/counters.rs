@@ -37,6 +37,9 @@ pub struct PortCounters {
     /// Frames that came from this port and were dropped; for `tx_full`, and `port_gone` on the way out, those that should have
     /// left by it. Index: `DropReason as usize`.
     pub drops: [Cell; DropReason::COUNT],
+    /// Frames that this port's own policy refused, whichever port they came from: those for it, and those of its own.
+    /// Index: `Direction as usize`.
+    pub refused: [Cell; 2],
 }
 
 impl Default for PortCounters {
@@ -47,6 +50,7 @@ impl Default for PortCounters {
             tx_frames: Cell::default(),
             tx_bytes: Cell::default(),
             drops: std::array::from_fn(|_| Cell::default()),
+            refused: Default::default(),
         }
     }
 }

@@ -239,9 +239,12 @@ impl Engine {
         Ok(to.id)
     }
 
-    /// Notes who refused, for the operator.
+    /// Notes who refused, for the operator: every time in the counters, now and then with all that is known of the packet.
     #[cold]
     pub(super) fn refuse(&mut self, refusal: Refusal, packet: &Packet) -> DropReason {
+        if let Some(direction) = refusal.direction {
+            self.parts.counters.port(refusal.judge).refused[direction as usize].add(1);
+        }
         if self.samples_left > 0 {
             self.samples_left -= 1;
             // Full: counted all the same.

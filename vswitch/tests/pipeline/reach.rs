@@ -419,3 +419,17 @@ fn an_answer_of_another_icmp_kind_finds_its_question_and_policy_judges_each_kind
     world.rig.install(Rules::open().generation(3).ingress(2, &[icmp(8), icmp(14)]).artefact());
     world.dropped(&b, &ask(14).reversed().with_mac(b.mac), DropReason::PolicyIngress);
 }
+
+#[test]
+fn a_refused_frame_is_counted_at_the_end_that_refused_it_and_in_its_direction() {
+    let mut world = World::new();
+    let (a, b) = (world.a.clone(), world.b.clone());
+    world.rig.install(Rules::open().generation(2).ingress(2, &[]).egress(2, &[]).artefact());
+    for port in [80, 81, 82] {
+        world.dropped(&a, &a.packet(40_000, b.v4, port).tcp(SYN, 1, 0), DropReason::PolicyIngress);
+    }
+    world.dropped(&b, &b.packet(40_000, a.v4, 80).tcp(SYN, 1, 0), DropReason::PolicyEgress);
+    let refused = |port| world.rig.engine(0).counters().port(port).refused.each_ref().map(|cell| cell.get());
+    assert_eq!(refused(b.port), [3, 1]);
+    assert_eq!(refused(a.port), [0, 0]);
+}

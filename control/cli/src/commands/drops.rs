@@ -4,7 +4,8 @@ use crate::client::{Client, unexpected};
 use crate::context::{Context, Output};
 use crate::failure::Failure;
 use crate::output::{address, or_dash, print, print_json, print_table, protocol, table};
-use penstock_api::message::{DropCount, DropEvent, Request, Response};
+use penstock_api::DropReason;
+use penstock_api::message::{DropCount, DropEvent, RefusedCount, Request, Response};
 use serde::Serialize;
 use std::io::Write;
 
@@ -18,15 +19,17 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     drops: Vec<DropCount>,
+    refused: Vec<RefusedCount>,
     recent: Vec<DropEvent>,
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let mut report = match Client::connect(context)?.ask(&Request::Drops)? {
-        Response::Drops { drops, recent } => Report { drops, recent },
+        Response::Drops { drops, refused, recent } => Report { drops, refused, recent },
         other => return Err(unexpected("drops", &other)),
     };
     report.drops.sort_by_key(|drop| (std::cmp::Reverse(drop.frames), drop.reason, drop.port));
+    report.refused.sort_by_key(|refused| std::cmp::Reverse(refused.frames));
     report.recent.sort_by_key(|event| std::cmp::Reverse(event.time_ms));
     report.recent.truncate(arguments.recent);
     if context.output == Output::Json {
@@ -46,6 +49,19 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
         ]);
     }
     print_table(out, &counts)?;
+    if !report.refused.is_empty() {
+        print(out, "\nrefused by policy:")?;
+        let mut refused = table(&["FRAMES", "WHOSE", "SELECTED BY"]);
+        for count in &report.refused {
+            let policies = match count.policies.as_slice() {
+                [] => "no policy known".to_owned(),
+                policies => policies.join(", "),
+            };
+            let whose = format!("{} of {}", count.direction, count.endpoint);
+            refused.add_row([count.frames.to_string(), whose, policies]);
+        }
+        print_table(out, &refused)?;
+    }
     if report.recent.is_empty() {
         return Ok(());
     }
@@ -64,7 +80,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
     print_table(out, &events)
 }
 
-/// Whose policy it was: `ingress of shop/db: NetworkPolicy shop/default-deny-all`.
+/// Whose policy it was: `ingress of shop/db: no rule of NetworkPolicy shop/default-deny-all allows it`.
 pub(crate) fn said_by(event: &DropEvent) -> String {
     let whose = match (&event.direction, &event.endpoint) {
         (Some(direction), Some(endpoint)) => format!("{direction} of {endpoint}"),
@@ -72,9 +88,12 @@ pub(crate) fn said_by(event: &DropEvent) -> String {
         _ => return "-".to_owned(),
     };
     match (&event.rule, event.policies.as_slice()) {
-        (Some(rule), _) => format!("{whose}: {rule}"),
+        (Some(rule), policies) => {
+            format!("{whose}: refused by {rule}; selected by {}", policies.join(", "))
+        }
+        (None, []) if event.reason == DropReason::NotReady => format!("{whose}: its policy is not known yet"),
         (None, []) => whose,
-        (None, policies) => format!("{whose}: {}", policies.join(", ")),
+        (None, policies) => format!("{whose}: no rule of {} allows it", policies.join(", ")),
     }
 }
 
@@ -88,7 +107,7 @@ mod tests {
     use super::*;
     use crate::testing::{context, printed, serve};
     use penstock_api::artefact::PodKey;
-    use penstock_api::{Direction, DropReason, PortId};
+    use penstock_api::{Direction, PortId};
 
     #[test]
     fn a_policy_drop_names_the_policies_and_counts_come_largest_first() {
@@ -102,6 +121,15 @@ mod tests {
                 frames,
             };
             Some(Response::Drops {
+                refused: vec![RefusedCount {
+                    endpoint: PodKey::new("shop", "db"),
+                    direction: Direction::Ingress,
+                    policies: vec![
+                        "NetworkPolicy shop/default-deny-all".into(),
+                        "NetworkPolicy shop/b".into(),
+                    ],
+                    frames: 7,
+                }],
                 drops: vec![count(DropReason::Spoofed, 1), count(DropReason::PolicyIngress, 7)],
                 recent: vec![DropEvent {
                     time_ms: 3_600_000 + 61_002,
@@ -120,16 +148,45 @@ mod tests {
             })
         });
         let text = printed(|out| run(&context, &Arguments { recent: 5 }, out));
-        assert!(text.contains("ingress of shop/db: NetworkPolicy shop/default-deny-all"), "{text}");
+        let implicit = "ingress of shop/db: no rule of NetworkPolicy shop/default-deny-all allows it";
+        assert!(text.contains(implicit), "{text}");
+        let counted = text.lines().find(|line| line.starts_with("7 ") && line.contains("ingress of shop/db"));
+        assert!(
+            counted.is_some_and(|line| line.contains("shop/default-deny-all, NetworkPolicy shop/b")),
+            "{text}"
+        );
         assert!(text.contains("01:01:01.002"), "{text}");
         assert!(text.find("policy_ingress").unwrap() < text.find("spoofed").unwrap(), "{text}");
+    }
+
+    #[test]
+    fn a_rule_that_denied_is_named_beside_the_policies_that_select_the_endpoint() {
+        let event = DropEvent {
+            time_ms: 0,
+            reason: DropReason::PolicyEgress,
+            port: PortId(1),
+            protocol: 6,
+            source: "10.1.0.2".parse().unwrap(),
+            source_port: 4000,
+            destination: "10.1.0.3".parse().unwrap(),
+            destination_port: 5432,
+            endpoint: Some(PodKey::new("shop", "web")),
+            direction: Some(Direction::Egress),
+            policies: vec!["CiliumNetworkPolicy shop/no".into(), "NetworkPolicy shop/a".into()],
+            rule: Some("CiliumNetworkPolicy shop/no spec.egressDeny[0]".into()),
+        };
+        let said = "egress of shop/web: refused by CiliumNetworkPolicy shop/no spec.egressDeny[0]; \
+                    selected by CiliumNetworkPolicy shop/no, NetworkPolicy shop/a";
+        assert_eq!(said_by(&event), said);
+        let waiting = DropEvent { reason: DropReason::NotReady, policies: vec![], rule: None, ..event };
+        assert_eq!(said_by(&waiting), "egress of shop/web: its policy is not known yet");
     }
 
     #[test]
     fn nothing_dropped_is_said_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let context = context(dir.path());
-        serve(&context, |_, _| Some(Response::Drops { drops: vec![], recent: vec![] }));
+        serve(&context, |_, _| Some(Response::Drops { drops: vec![], refused: vec![], recent: vec![] }));
         assert_eq!(printed(|out| run(&context, &Arguments { recent: 5 }, out)), "no frame was dropped\n");
     }
 }

@@ -7,6 +7,7 @@ mod answers;
 mod bad_input;
 mod common;
 mod direct;
+mod explained;
 mod mtu;
 mod nics;
 mod offloads;

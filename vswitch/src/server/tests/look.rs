@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::server::lock;
 use crate::server::testing::*;
 use penstock_api::message::*;
-use penstock_api::{DropReason, EndpointId, Generation, PortId, wire};
+use penstock_api::{Direction, DropReason, EndpointId, Generation, PortId, wire};
 use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ fn drops_are_counted_by_port_and_reason_and_put_into_words() {
     bench.machine(|machine| machine.drops = vec![(Some(PortId(1)), DropReason::Budget, 5)]);
     bench.workers[0].mailbox.drop_events.push(sample(PortId(1), PortId(2))).unwrap();
     let answer = || match bench.ask(&Request::Drops) {
-        Response::Drops { drops, recent } => (drops, recent),
+        Response::Drops { drops, recent, .. } => (drops, recent),
         other => panic!("{other:?}"),
     };
     eventually("the sample is there", || !answer().1.is_empty());
@@ -109,6 +109,27 @@ fn drops_are_counted_by_port_and_reason_and_put_into_words() {
     assert_eq!(recent[0].endpoint, Some(port(2).pod), "whose policy it was");
     assert_eq!(recent[0].policies, ["NetworkPolicy default/deny"]);
     assert_eq!(bench.pod_ports()[0].drops, 7);
+}
+
+#[test]
+fn every_frame_policy_refused_is_counted_where_it_was_refused_and_with_the_policies_that_select() {
+    let bench = Bench::new();
+    bench.install(artefact(1, &[1, 2]));
+    bench.attach(&port(1));
+    bench.attach(&port(2));
+    bench.workers[0].counters.port(PortId(2)).refused[Direction::Ingress as usize].add(3);
+    bench.workers[1].counters.port(PortId(2)).refused[Direction::Ingress as usize].add(4);
+    let refused = || match bench.ask(&Request::Drops) {
+        Response::Drops { refused, .. } => refused,
+        other => panic!("{other:?}"),
+    };
+    let expected = RefusedCount {
+        endpoint: port(2).pod,
+        direction: Direction::Ingress,
+        policies: vec!["NetworkPolicy default/deny".into()],
+        frames: 7,
+    };
+    assert_eq!(refused(), [expected]);
 }
 
 #[test]
