@@ -110,6 +110,33 @@ fn a_line_that_is_no_flow_ends_it_with_2_and_names_the_line() {
 }
 
 #[test]
+fn a_field_that_nothing_enforces_is_named_aloud_and_in_the_answers_it_touches() {
+    let policy = "\
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {namespace: shop, name: requests}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+    - fromEndpoints: [{}]
+      toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]
+";
+    let flows = r#"{"from":"shop/db","to":"shop/web","protocol":"TCP","port":80}
+{"from":"shop/web","to":"shop/db","protocol":"TCP","port":5432}
+"#;
+    let output = simulate(&format!("{OBJECTS}{policy}"), &[], flows);
+    let gap = "CiliumNetworkPolicy shop/requests spec.ingress[0].toPorts[0].rules.http";
+    assert!(
+        stderr(&output).lines().any(|line| line.starts_with(&format!("not enforced: {gap}"))),
+        "{output:?}"
+    );
+    let lines = lines(&output);
+    assert_eq!((&lines[0]["verdict"], &lines[0]["notEnforced"]), (&json!("deny"), &json!([gap])));
+    assert_eq!((&lines[1]["verdict"], lines[1].get("notEnforced")), (&json!("allow"), None));
+}
+
+#[test]
 fn a_matrix_asks_every_pod_about_every_pod() {
     let output = simulate(OBJECTS, &["--matrix", "80/TCP"], "");
     let lines = lines(&output);
