@@ -154,7 +154,7 @@ fn change(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
         |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.ends_with("NetworkPolicy"));
     let policies: Vec<&Value> = world.objects.iter().filter(is_policy).collect();
     let of_kind = |kind: &str| world.of_kind(kind).cloned().collect::<Vec<_>>();
-    match dice.below(10) {
+    match dice.below(17) {
         0 | 1 => vec![Event::Apply(crate::generate::policy(dice, &cluster, 10 + number))],
         2 | 3 if !policies.is_empty() => {
             // What the policy says changes, and what it is called does not.
@@ -205,6 +205,35 @@ fn change(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
                 Event::Attach(new),
             ]
         }
+        8 | 9 => pod_changes(dice, world, number),
+        10 => pod_moves(dice, world, number),
+        11 => {
+            // A node has other addresses, whichever node it is.
+            let mut node = dice.one_of(&of_kind("Node")).clone();
+            let name = node["metadata"]["name"].as_str().unwrap_or_default();
+            let index = if name == world.node { 1 } else { 2 };
+            let all = [format!("10.9.0.{index}"), format!("fd00:9::{index}"), format!("10.200.0.{index}")];
+            // The own node is known by an address it shares with the switch's host.
+            let kept = all.iter().filter(|address| *address == "10.9.0.1" || dice.chance(65));
+            let addresses: Vec<Value> = kept.map(|a| json!({"type": "InternalIP", "address": a})).collect();
+            node["status"] = json!({"addresses": addresses});
+            vec![Event::Apply(node)]
+        }
+        12..=14 => {
+            // Of everything else, what another world has under the same name, or what it has besides.
+            let kinds = ["Namespace", "Service", "EndpointSlice", "CiliumCIDRGroup"];
+            let of_those = |world: &World| -> Vec<Value> {
+                let objects = world.objects.iter();
+                objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind)).cloned().collect()
+            };
+            let goes = dice.chance(25);
+            let known = if goes { of_those(world) } else { of_those(&World::of(dice.mix, dice.random)) };
+            if known.is_empty() {
+                return Vec::new();
+            }
+            let object = dice.one_of(&known).clone();
+            vec![if goes { Event::Delete(key_of(&object)) } else { Event::Apply(object) }]
+        }
         _ => {
             let pods = of_kind("Pod");
             let mut pod = dice.one_of(&pods).clone();
@@ -219,4 +248,49 @@ fn change(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
             vec![Event::Apply(pod)]
         }
     }
+}
+
+/// A pod is another one under the old name, or the API learns more of it, or it is over.
+fn pod_changes(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
+    let pods: Vec<&Value> = world.of_kind("Pod").filter(|pod| pod["spec"]["hostNetwork"].is_null()).collect();
+    let Some(_) = pods.first() else { return Vec::new() };
+    let mut pod = (*dice.one_of(&pods)).clone();
+    let is_it = |attached: &&Attachment| {
+        pod["metadata"]["name"] == attached.name.as_str()
+            && pod["metadata"]["namespace"] == attached.namespace.as_str()
+    };
+    let attached = world.attached.iter().find(is_it).cloned();
+    let status = |addresses: &[String]| {
+        let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        json!({"phase": "Running", "podIP": addresses[0], "podIPs": ips})
+    };
+    pod["status"] = match attached {
+        Some(_) if dice.chance(40) => json!({"phase": "Pending"}),
+        Some(attached) => status(&attached.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        None if dice.chance(25) => {
+            json!({"phase": "Succeeded", "podIP": "10.1.0.6", "podIPs": [{"ip": "10.1.0.6"}]})
+        }
+        None => status(&[format!("10.1.0.{}", 30 + number), format!("fd00::{}", 30 + number)]),
+    };
+    if dice.chance(50) {
+        pod["metadata"]["labels"] = json!(crate::generate::labels(dice));
+        pod["spec"]["containers"] = crate::generate::containers(dice);
+        pod["spec"]["serviceAccountName"] = json!(dice.one_of(&["builder", "default"]));
+    }
+    vec![Event::Apply(pod)]
+}
+
+/// A pod's interface is attached again, with another address.
+fn pod_moves(dice: &mut Dice, world: &World, number: usize) -> Vec<Event> {
+    let Some(_) = world.attached.first() else { return Vec::new() };
+    let mut moved = dice.one_of(&world.attached).clone();
+    let address = format!("10.1.0.{}", 60 + number);
+    let is_it = |pod: &&Value| {
+        pod["metadata"]["name"] == moved.name.as_str()
+            && pod["metadata"]["namespace"] == moved.namespace.as_str()
+    };
+    let Some(mut pod) = world.of_kind("Pod").find(is_it).cloned() else { return Vec::new() };
+    pod["status"] = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]});
+    moved.addresses = address.parse().into_iter().collect();
+    vec![Event::Attach(moved), Event::Apply(pod)]
 }

@@ -262,7 +262,7 @@ impl Cluster {
     }
 }
 
-fn containers(dice: &mut Dice) -> Value {
+pub(crate) fn containers(dice: &mut Dice) -> Value {
     let mut lists: [Vec<Value>; 2] = [Vec::new(), Vec::new()];
     for name in PORT_NAMES {
         if dice.chance(if dice.mix.is_about(Feature::NamedPort) { 95 } else { 60 }) {

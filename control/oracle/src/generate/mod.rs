@@ -7,7 +7,7 @@ mod network_policy;
 use crate::feature::{Feature, Mix};
 use crate::world::World;
 pub(crate) use cilium::{NAMESPACE_LABELS, POD_NAMESPACE, SERVICE_ACCOUNT};
-pub(crate) use cluster::{Cluster, labels};
+pub(crate) use cluster::{Cluster, containers, labels};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use serde_json::{Value, json};
