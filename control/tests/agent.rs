@@ -5,6 +5,7 @@ use penstock_api::message::{Event, PROTOCOL, PodPort, Request, Response, Status}
 use penstock_api::reference::{Question, judge_flow};
 use penstock_api::{Artefact, EndpointId, Generation, wire};
 use penstock_control::agent::{Agent, Config, StartError, Stopper};
+use penstock_control::compile::Limits;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -182,7 +183,11 @@ impl Bench {
     }
 
     fn start(&mut self) {
-        let agent = Agent::new(self.config()).unwrap();
+        self.start_with(self.config());
+    }
+
+    fn start_with(&mut self, config: Config) {
+        let agent = Agent::new(config).unwrap();
         self.running = Some((agent.stopper(), std::thread::spawn(move || agent.run())));
     }
 
@@ -373,4 +378,46 @@ fn a_second_control_plane_and_a_missing_directory_are_refused() {
     let error = Agent::new(config).unwrap_err();
     assert!(matches!(error, StartError::Objects { .. }));
     assert!(error.to_string().contains("/nowhere/at/all"));
+}
+
+#[test]
+fn policy_that_outgrows_a_limit_leaves_what_is_in_force_and_says_so_25() {
+    let mut bench = Bench::new();
+    let switch = bench.switch();
+    switch.attach(1, "web", "10.1.0.1");
+    switch.attach(2, "db", "10.1.0.2");
+    bench.write("web.yaml", &pod("web"));
+    bench.write("db.yaml", &pod("db"));
+    bench.write("deny.yaml", DENY);
+    let limits = Limits { prefixes_max: 4, ..Limits::default() };
+    bench.start_with(Config { limits, ..bench.config() });
+    switch.until("two pods under deny", |a| a.pods.len() == 2 && !allows(a));
+    let blocks: String = (0..10).map(|n| format!("{{ipBlock: {{cidr: 10.1.{n}.0/24}}}}, ")).collect();
+    let open = DENY.replace("deny", "open") + &format!("  ingress: [{{from: [{blocks}]}}]\n");
+    bench.write("open.yaml", &open);
+    bench.until_account("synced", false.into());
+    let why = bench.account()["install_error"].to_string();
+    assert!(why.contains("prefixes") && why.contains("--prefixes-max"), "{why}");
+    switch.until("still denied", |a| !allows(a));
+    // What fits again is installed again.
+    std::fs::remove_file(bench.dir.path().join("objects/open.yaml")).unwrap();
+    bench.until_account("synced", true.into());
+    assert!(bench.account()["install_error"].is_null());
+}
+
+#[test]
+fn what_is_not_enforced_stands_in_the_account_with_its_object() {
+    let mut bench = Bench::new();
+    two_pods_under_deny(&mut bench);
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: names, namespace: default}\n\
+                  spec: {endpointSelector: {}, egress: [{toFQDNs: [{matchName: example.com}]}]}\n";
+    bench.write("names.yaml", policy);
+    let began = Instant::now();
+    while bench.account()["not_enforced"][0].is_null() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{:#}", bench.account());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let field = &bench.account()["not_enforced"][0];
+    assert_eq!(field["object"], "CiliumNetworkPolicy default/names");
+    assert_eq!(field["field"], "spec.egress[0].toFQDNs");
 }
