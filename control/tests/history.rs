@@ -251,6 +251,7 @@ fn no_label_of_a_pod_speaks_for_its_namespace_its_account_or_a_reserved_name_8()
 fn no_selector_of_a_namespaced_policy_leaves_its_namespace_9() {
     for selector in [
         "{matchExpressions: [{key: 'reserved:init', operator: DoesNotExist}]}",
+        "{matchExpressions: [{key: 'cidr:10.0.0.0/8', operator: DoesNotExist}]}",
         "{matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: Exists}]}",
         "{matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: NotIn, values: [x]}]}",
     ] {

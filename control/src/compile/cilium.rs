@@ -82,20 +82,13 @@ impl Converter<'_> {
     fn part(&mut self, rule: &CiliumRule) -> Option<Part> {
         // A policy of nodes says nothing about pods; the loader has said that it is not enforced.
         let Subject::Endpoints(subject) = &rule.subject else { return None };
-        let subject = match self.parts_of(subject) {
-            Ok(mut selector) => {
-                // Whatever it says about namespaces, it cannot leave its own.
-                match self.policy.is_clusterwide() {
-                    true => selector.in_some_namespace(),
-                    false => selector.in_namespace(&self.policy.namespace),
-                }
-                selector.canonical()
-            }
-            Err(Untold(why)) => {
-                self.note(format!("{}.endpointSelector", rule.path), why);
-                return None;
-            }
-        };
+        let mut subject = parts_of(subject);
+        // Whatever it says about namespaces, it cannot leave its own.
+        match self.policy.is_clusterwide() {
+            true => subject.in_some_namespace(),
+            false => subject.in_namespace(&self.policy.namespace),
+        }
+        let subject = subject.canonical();
         Some(Part {
             subject,
             ingress: self.side(rule, &rule.ingress, &rule.ingress_deny, rule.default_deny_ingress),
@@ -199,7 +192,20 @@ impl Converter<'_> {
                 _ => {}
             }
         }
-        let mut peers = self.parts_of(selector)?;
+        for requirement in &selector.requirements {
+            // Pods have none of these, but outsiders may.
+            match requirement.source {
+                LabelSource::Cidr => {
+                    let why = "a cidr: label is only understood alone and with a value; use a CIDR rule";
+                    return Err(Untold(why.to_owned()));
+                }
+                LabelSource::Fqdn => {
+                    return Err(Untold("fqdn: labels are not known; use toFQDNs".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        let mut peers = parts_of(selector);
         let names_reserved = selector.requirements.iter().any(|r| r.source == LabelSource::Reserved);
         if !names_reserved {
             let names_namespace = selector.requirements.iter().any(|requirement| {
@@ -214,43 +220,6 @@ impl Converter<'_> {
         }
         set.selectors.push(peers.canonical());
         Ok(())
-    }
-
-    /// Each requirement into the part of the labels it asks for.
-    fn parts_of(&self, selector: &CiliumSelector) -> Result<Selector, Untold> {
-        let mut parts = Selector::default();
-        for asked in &selector.requirements {
-            let asks_for = |key: &str| Requirement {
-                key: key.to_owned(),
-                operator: asked.operator,
-                values: asked.values.clone(),
-            };
-            match &asked.source {
-                LabelSource::Any | LabelSource::K8s => match asked.key.as_str() {
-                    POD_NAMESPACE_LABEL => parts.namespace.requirements.push(asks_for(NAMESPACE)),
-                    CLUSTER_LABEL => parts.namespace.requirements.push(asks_for(CLUSTER)),
-                    SERVICE_ACCOUNT_LABEL => parts.pod.requirements.push(asks_for(SERVICE_ACCOUNT)),
-                    key => match key.strip_prefix(NAMESPACE_LABELS_PREFIX) {
-                        Some(key) => parts.namespace.requirements.push(asks_for(key)),
-                        None => parts.pod.requirements.push(asks_for(key)),
-                    },
-                },
-                LabelSource::Reserved => parts.place.requirements.push(asks_for(&asked.key)),
-                LabelSource::Cidr => {
-                    return Err(Untold(
-                        "a cidr: label is only understood alone and with a value; use a CIDR rule".to_owned(),
-                    ));
-                }
-                LabelSource::Fqdn => {
-                    return Err(Untold("fqdn: labels are not known; use toFQDNs".to_owned()));
-                }
-                // A label that nothing here carries is absent everywhere.
-                LabelSource::Other(source) => {
-                    parts.place.requirements.push(asks_for(&format!("{source}:{}", asked.key)));
-                }
-            }
-        }
-        Ok(parts)
     }
 
     fn entity(&self, entity: Entity, set: &mut PeerSet) {
@@ -348,6 +317,38 @@ impl Converter<'_> {
     fn note(&mut self, field: String, why: String) {
         self.not_enforced.push(NotEnforced { field, why });
     }
+}
+
+/// Each requirement into the part of the labels it asks for.
+fn parts_of(selector: &CiliumSelector) -> Selector {
+    let mut parts = Selector::default();
+    for asked in &selector.requirements {
+        let asks_for = |key: &str| Requirement {
+            key: key.to_owned(),
+            operator: asked.operator,
+            values: asked.values.clone(),
+        };
+        // A label that nobody here carries is absent everywhere.
+        let mut nobodys = |source: &str| {
+            parts.place.requirements.push(asks_for(&format!("{source}:{}", asked.key)));
+        };
+        match &asked.source {
+            LabelSource::Cidr => nobodys("cidr"),
+            LabelSource::Fqdn => nobodys("fqdn"),
+            LabelSource::Other(source) => nobodys(source),
+            LabelSource::Reserved => parts.place.requirements.push(asks_for(&asked.key)),
+            LabelSource::Any | LabelSource::K8s => match asked.key.as_str() {
+                POD_NAMESPACE_LABEL => parts.namespace.requirements.push(asks_for(NAMESPACE)),
+                CLUSTER_LABEL => parts.namespace.requirements.push(asks_for(CLUSTER)),
+                SERVICE_ACCOUNT_LABEL => parts.pod.requirements.push(asks_for(SERVICE_ACCOUNT)),
+                key => match key.strip_prefix(NAMESPACE_LABELS_PREFIX) {
+                    Some(key) => parts.namespace.requirements.push(asks_for(key)),
+                    None => parts.pod.requirements.push(asks_for(key)),
+                },
+            },
+        }
+    }
+    parts
 }
 
 fn is_kubernetes(requirement: &CiliumRequirement) -> bool {
