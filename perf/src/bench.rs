@@ -8,18 +8,16 @@ mod bridge;
 mod child;
 mod direct;
 mod ground;
-mod load;
 mod ours;
 mod ovs;
 mod report;
 mod subject;
 mod testpmd;
 
-pub(crate) use load::DESTINATION_PORT;
 pub(crate) use ours::policy;
 
+use crate::load::{self, LoadPlan};
 use anyhow::{Context, Result, ensure};
-use load::LoadPlan;
 use nix::sys::signal::{SigSet, Signal};
 use penstock_lab::{Lab, Place};
 use report::{Account, Figures, Report, Row, Skipped};

@@ -1,8 +1,8 @@
 //! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked, every frame
 //! through userspace.
 
-use super::load::DESTINATION_PORT;
 use super::subject::Subject;
+use crate::load::DESTINATION_PORT;
 use anyhow::Result;
 use penstock_api::DropReason;
 use penstock_api::message::gateway;

@@ -122,7 +122,7 @@ fn frame(from: IpAddr, to: IpAddr, port: u16) -> Vec<u8> {
     let mut frame = Vec::with_capacity(64);
     PacketBuilder::ethernet2(SOURCE_MAC, gateway::MAC.0)
         .ipv4(from.octets(), to.octets(), 64)
-        .udp(port, crate::bench::DESTINATION_PORT)
+        .udp(port, crate::load::DESTINATION_PORT)
         .write(&mut frame, &[0; 18])
         .expect("writing to memory");
     frame

@@ -21,12 +21,12 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/load.bpf.o"));
 
 /// In memory; 64 with the checksum a wire would add.
 const FRAME_LEN: usize = 60;
 const HEADERS_LEN: usize = 42;
-/// `struct plan` and `struct arrivals` of bench.bpf.c.
+/// `struct plan` and `struct arrivals` of load.bpf.c.
 const PLAN_WORDS: usize = 12;
 const ARRIVALS_WORDS: usize = 4;
 /// Frames of one system call. Between two calls the kernel waits for a grace period, some 10 ms in which nothing is offered and a
