@@ -6,7 +6,7 @@
 #   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
 #   make conformance   others' policy cases, simulated, as frames and between pods, where their corpus is at hand (root)
 #   make lint          formatting, clippy, dependencies
-#   make bench         measurements
+#   make bench         the switch beside every peer this machine has (penstock-perf compare)
 #   make setup         what the others need and this machine has not
 
 SHELL := /bin/bash
@@ -80,7 +80,7 @@ lint:
 	else echo "cargo-deny is not installed: licences and sources were not checked ('cargo install cargo-deny')"; fi
 
 bench: build
-	$(SUDO) $(BIN)/penstock-perf bench
+	$(SUDO) $(BIN)/penstock-perf compare
 
 clean:
 	cargo clean

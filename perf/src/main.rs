@@ -1,10 +1,11 @@
 //! `penstock-perf`: the demo, and measurements.
 
-mod bench;
+mod compare;
 mod demo;
 mod load;
 mod policy;
 mod serve;
+mod subjects;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,8 +21,8 @@ struct Cli {
 enum Command {
     /// Pods talk through the switch under policy: a node in network namespaces, and who reaches whom.
     Demo(demo::Arguments),
-    /// The switch beside OVS, DPDK and the kernel's bridge.
-    Bench(bench::Arguments),
+    /// The same work on the switch and on every peer this machine has, side by side.
+    Compare(compare::Arguments),
     /// What policy costs: compiling, changing, looking up, forwarding under it.
     Policy(policy::Arguments),
     /// One probe from inside a network namespace.
@@ -33,7 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),

@@ -98,7 +98,7 @@ pub(super) fn pair(rules: usize) -> Result<penstock_api::Artefact> {
         load(&object.to_string())?.into_iter().for_each(|object| compiler.apply(object));
     }
     if rules > 0 {
-        let report = load_text(Path::new("policy.yaml"), &crate::bench::policy(rules, &[]));
+        let report = load_text(Path::new("policy.yaml"), &crate::subjects::ours::policy(rules, &[]));
         ensure!(report.errors.is_empty(), "{}", report.errors[0]);
         report.objects.into_iter().for_each(|loaded| compiler.apply(loaded.object));
     }

@@ -1,7 +1,7 @@
 //! The baseline: the kernel's own bridge.
 
+use super::Subject;
 use super::ground::{Ground, PORTS};
-use super::subject::Subject;
 use anyhow::Result;
 use penstock_lab::Place;
 use penstock_net::Netlink;

@@ -4,26 +4,16 @@
 //! and only ratios are compared. Whoever polls without end is stopped outside its turn. CPU 0 has the load and all the kernel
 //! does for the sending pod, CPU 1 the polling thread; a kernel path has no such thread and does everything on CPU 0.
 
-mod bridge;
-mod child;
-mod direct;
-mod ground;
-mod ours;
-mod ovs;
 mod report;
-mod subject;
-mod testpmd;
-
-pub(crate) use ours::policy;
 
 use crate::load::{self, LoadPlan};
+use crate::subjects::{Subject, bridge, child, direct, ground, ours, ovs, testpmd};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use penstock_lab::{Lab, Place};
 use report::{Account, Figures, Report, Row, Skipped};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use subject::Subject;
 
 const LOAD_CPU: usize = 0;
 const WORKER_CPU: usize = 1;
@@ -111,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                     .with_context(|| format!("{} in round {round}", subject.name()))?;
                 let drops = subject.drops();
                 let note = [note, drops].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; ");
-                eprintln!("bench: round {round}/{}: {}: {kind}: {note}", arguments.rounds, subject.name());
+                eprintln!("compare: round {round}/{}: {}: {kind}: {note}", arguments.rounds, subject.name());
                 notes.insert((kind, subject.name()), note);
                 anyhow::Ok(())
             };
@@ -144,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     let missed = report.missed();
     for miss in &missed {
-        eprintln!("bench: not reached: {miss}");
+        eprintln!("compare: not reached: {miss}");
     }
     Ok(missed.is_empty())
 }
@@ -181,7 +171,7 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
                 subjects.push(subject);
             }
             Err(error) if !["penstock", "direct"].contains(&short) => {
-                eprintln!("bench: {name} is skipped: {error:#}");
+                eprintln!("compare: {name} is skipped: {error:#}");
                 skipped.push(Skipped { subject: name, reason: format!("{error:#}") });
             }
             Err(error) => return Err(error),
@@ -300,7 +290,7 @@ fn clean_up_when_interrupted() -> Result<()> {
     signals.thread_block().context("signals cannot be blocked")?;
     std::thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
-            eprintln!("\nbench: {signal}, cleaning up");
+            eprintln!("\ncompare: {signal}, cleaning up");
             for instance in [ours::INSTANCE, direct::INSTANCE] {
                 let _ = Lab::remove_instance(instance);
             }

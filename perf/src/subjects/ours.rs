@@ -1,7 +1,7 @@
 //! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked, every frame
 //! through userspace.
 
-use super::subject::Subject;
+use super::Subject;
 use crate::load::DESTINATION_PORT;
 use anyhow::Result;
 use penstock_api::DropReason;

@@ -1,8 +1,8 @@
 //! DPDK's testpmd: frames from one AF_XDP port to the other and nothing else (`io`), the least a userspace switch can do.
 
+use super::Subject;
 use super::child::{self, Child};
 use super::ground::{self, Ground, PORTS};
-use super::subject::Subject;
 use anyhow::{Context, Result};
 use penstock_lab::Place;
 use std::fs::File;

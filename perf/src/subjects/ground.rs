@@ -41,7 +41,7 @@ impl Drop for Names {
     fn drop(&mut self) {
         for name in &self.0 {
             if let Err(error) = Netns::delete(name) {
-                eprintln!("bench: {error}; remove it with 'ip netns delete {name}'");
+                eprintln!("compare: {error}; remove it with 'ip netns delete {name}'");
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Open vSwitch with its userspace datapath on `type=afxdp` ports: a database and a daemon of our own, which know nothing of
 //! the machine's.
 
+use super::Subject;
 use super::child::{self, Child};
 use super::ground::{self, Ground, PORTS};
-use super::subject::Subject;
 use anyhow::{Context, Result, bail};
 use penstock_lab::Place;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The switch with the pods' veths as AF_XDP ports of their own: what the peers have. Policy, connection tracking and
 //! everything else are as on the trunk, which is what pods get by default; what is left out is the trunk.
 
+use super::Subject;
 use super::ours::{new_drops, policy};
-use super::subject::Subject;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,5 +1,13 @@
 //! What is measured: a way from one pod to another, that runs only in its turn.
 
+pub(crate) mod bridge;
+pub(crate) mod child;
+pub(crate) mod direct;
+pub(crate) mod ground;
+pub(crate) mod ours;
+pub(crate) mod ovs;
+pub(crate) mod testpmd;
+
 use anyhow::Result;
 use penstock_lab::Place;
 
@@ -15,7 +23,7 @@ pub(crate) trait Subject {
     fn process(&self) -> Option<u32>;
     /// It runs only in its turn.
     fn set_running(&self, running: bool) -> Result<()> {
-        self.process().map_or(Ok(()), |process| super::child::set_running(process, running))
+        self.process().map_or(Ok(()), |process| child::set_running(process, running))
     }
     /// Frames it dropped since it was last asked, by what it calls the reason.
     fn drops(&mut self) -> String {
