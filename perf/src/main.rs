@@ -2,6 +2,7 @@
 
 mod compare;
 mod demo;
+mod engine;
 mod load;
 mod policy;
 mod serve;
@@ -23,6 +24,8 @@ enum Command {
     Demo(demo::Arguments),
     /// The same work on the switch and on every peer this machine has, side by side.
     Compare(compare::Arguments),
+    /// The pipeline from memory: hits, misses and new flows, by number of flows and rules.
+    Engine(engine::Arguments),
     /// What policy costs: compiling, changing, looking up, forwarding under it.
     Policy(policy::Arguments),
     /// One probe from inside a network namespace.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Engine(arguments) => engine::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),

@@ -11,6 +11,7 @@ mod forward;
 mod lookup;
 
 use anyhow::Result;
+pub(crate) use compile::{pair, pair_address};
 use serde::Serialize;
 
 #[derive(Debug, clap::Args)]

@@ -83,7 +83,7 @@ fn peak_mib() -> Result<f64> {
 }
 
 /// Two policies of `rules` ports each way between pods `source` and `sink`; no rules: no policy.
-pub(super) fn pair(rules: usize) -> Result<penstock_api::Artefact> {
+pub(crate) fn pair(rules: usize) -> Result<penstock_api::Artefact> {
     let mut compiler = Compiler::new();
     let mut objects: Vec<Value> = Vec::new();
     for (n, name) in ["source", "sink"].into_iter().enumerate() {
@@ -108,6 +108,6 @@ pub(super) fn pair(rules: usize) -> Result<penstock_api::Artefact> {
     Ok(compiler.artefact())
 }
 
-pub(super) fn pair_address(n: usize) -> IpAddr {
+pub(crate) fn pair_address(n: usize) -> IpAddr {
     IpAddr::from([10, 244, 0, 2 + n as u8])
 }

@@ -2,6 +2,7 @@
 //! without root.
 
 use super::memory::{FrameId, Memory};
+use super::repeat::Repeat;
 use super::ring::FrameRing;
 use super::tag;
 use super::xsk::{BATCH, Xsk};
@@ -58,6 +59,8 @@ pub enum Device {
     /// Frames from and to memory, in the area said: of any port if it is a worker's first device, as a trunk's are; else of
     /// one endpoint, as a direct device's are.
     Memory { link: Arc<MemoryLink>, area: AreaKind },
+    /// Frames from a list, over and over, in the area that copies: of any port.
+    Repeat(Box<Repeat>),
 }
 
 impl Device {
@@ -104,6 +107,9 @@ impl Device {
                     }
                 }
             }
+            Device::Repeat(repeat) => repeat.receive(memory, AreaKind::Copy, BATCH, |frame, len, port| {
+                out.push(Received { frame, len, port: Some(port) });
+            }),
         }
     }
 
@@ -121,6 +127,10 @@ impl Device {
                     memory.release(frame);
                 }
                 pushed
+            }
+            Device::Repeat(repeat) => {
+                repeat.transmit(memory, frame);
+                true
             }
         }
     }
@@ -140,20 +150,21 @@ impl Device {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => xsk.area(),
             Device::Memory { area, .. } => *area,
+            Device::Repeat(_) => AreaKind::Copy,
         }
     }
 
     pub fn xsk(&self) -> Option<&Xsk> {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => Some(xsk),
-            Device::Memory { .. } => None,
+            Device::Memory { .. } | Device::Repeat(_) => None,
         }
     }
 
     pub fn xsk_mut(&mut self) -> Option<&mut Xsk> {
         match self {
             Device::Trunk(xsk) | Device::Direct { xsk, .. } => Some(xsk),
-            Device::Memory { .. } => None,
+            Device::Memory { .. } | Device::Repeat(_) => None,
         }
     }
 
@@ -166,6 +177,7 @@ impl Device {
     pub fn has_work(&self) -> bool {
         match self {
             Device::Memory { link, .. } => !link.to_switch.is_empty(),
+            Device::Repeat(repeat) => repeat.has_work(),
             _ => false,
         }
     }

@@ -8,6 +8,7 @@ pub mod coalesce;
 pub mod device;
 pub mod maps;
 pub mod memory;
+pub mod repeat;
 pub mod ring;
 pub mod setup;
 pub mod tag;

@@ -1,0 +1,250 @@
+//! One pipeline on memory ports and what can be asked of it: hits, misses, new flows, and the memory ports alone.
+//!
+//! A worker's engine as the switch runs it, stepped by hand. Frames are copied in from a list, and end where they leave
+//! ([`Repeat`]); everything between is the product's own. Each measurement is checked before it counts: every frame left, the
+//! flow cache answered as often as it should have, and the flows' own counters add up to the frames that were offered.
+
+use anyhow::{Result, ensure};
+use penstock_api::artefact::PodKey;
+use penstock_api::message::{AreaKind, gateway};
+use penstock_api::{Artefact, EndpointId, PortId, WorkerId};
+use penstock_lookup::Policy;
+use penstock_vswitch::flow::{
+    Conntrack, FlowCache, FragmentLimits, FragmentTable, KeyHasher, Settings, Side,
+};
+use penstock_vswitch::io::device::{Device, MemoryLink};
+use penstock_vswitch::io::memory::Memory;
+use penstock_vswitch::io::repeat::{Repeat, Tap};
+use penstock_vswitch::packet::checksum::checksum;
+use penstock_vswitch::snapshot::{self, PortKind, PortRecord, Snapshot};
+use penstock_vswitch::worker::counters::Counters;
+use penstock_vswitch::worker::engine::{Engine, Parts};
+use penstock_vswitch::worker::handover::Handover;
+use penstock_vswitch::worker::mailbox::Mailbox;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Of a frame without the checksum of the wire: 64 bytes with it.
+pub(crate) const FRAME_LEN: usize = 60;
+/// Destination ports flows are spread over: as many as the least number of rules opens.
+const OPEN_PORTS: usize = 512;
+const CHUNKS: u32 = 4096;
+const CHUNK_SIZE: u32 = 2048;
+const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Nothing lives this long without packets.
+const HOURS_MS: u64 = 4 * 3_600_000;
+
+/// What every frame meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// The flow cache knows its flow.
+    Hit,
+    /// Connection tracking knows its flow, the flow cache does not.
+    Miss,
+    /// Nobody knows its flow: it is the first.
+    New,
+}
+
+/// A pipeline with its flows.
+pub(crate) struct Bench {
+    engine: Engine,
+    kind: Kind,
+    flows: u64,
+    tap: Arc<Tap>,
+    begin: Instant,
+    now_ms: u64,
+}
+
+/// The frame of a flow: UDP from pod to pod, to a port the policy opens.
+pub(crate) fn frame(flow: usize, from: [u8; 4], to: [u8; 4]) -> [u8; FRAME_LEN] {
+    let mut frame = [0; FRAME_LEN];
+    frame[..6].copy_from_slice(&gateway::MAC.0);
+    frame[6..12].copy_from_slice(&SOURCE_MAC);
+    frame[12..14].copy_from_slice(&[8, 0]);
+    let ip = &mut frame[14..34];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(FRAME_LEN as u16 - 14).to_be_bytes());
+    ip[6] = 0x40;
+    ip[8] = 64;
+    ip[9] = 17;
+    ip[12..16].copy_from_slice(&from);
+    ip[16..20].copy_from_slice(&to);
+    let sum = checksum(ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let udp = &mut frame[34..42];
+    udp[..2].copy_from_slice(&(1024 + (flow / OPEN_PORTS) as u16).to_be_bytes());
+    udp[2..4].copy_from_slice(&(10_000 + 2 * (flow % OPEN_PORTS) as u16).to_be_bytes());
+    udp[4..6].copy_from_slice(&(FRAME_LEN as u16 - 34).to_be_bytes());
+    frame
+}
+
+/// The numbers below `count`, each once, in an order that is the same in every run and has no pattern a table could profit from.
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for at in (1..count).rev() {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        order.swap(at, (state % (at as u64 + 1)) as usize);
+    }
+    order
+}
+
+impl Bench {
+    /// A pipeline under `policy`, about the pods `bench/source` and `bench/sink` at these addresses. For hits and misses all
+    /// flows are open when this returns, in another order than frames come in.
+    pub(crate) fn new(policy: Artefact, pods: [[u8; 4]; 2], kind: Kind, flows: usize) -> Result<Bench> {
+        let [from, to] = pods;
+        let list: Vec<_> = shuffled(flows).into_iter().map(|flow| frame(flow, from, to)).collect();
+        let (repeat, tap) = Repeat::new(list.iter().map(|frame| (PortId(1), frame.as_slice())));
+        let opener = Arc::new(MemoryLink::new(256, 2048));
+        let mailbox = Arc::new(Mailbox::new()?);
+        let hasher = KeyHasher::random();
+        let flows_max = flows.max(4096);
+        let mut engine = Engine::new(Parts {
+            worker: WorkerId(0),
+            memory: Memory::private(CHUNKS, CHUNK_SIZE)?,
+            devices: vec![
+                Device::Repeat(Box::new(repeat)),
+                Device::Memory { link: Arc::clone(&opener), area: AreaKind::Copy },
+            ],
+            direct: Vec::new(),
+            conntrack: Conntrack::create(Settings {
+                flows_per_port_max: flows_max,
+                hasher: hasher.clone(),
+                ..Settings::sized(flows_max)
+            })?,
+            cache: FlowCache::new(if kind == Kind::Miss { 1 } else { 2 * flows_max }),
+            fragments: FragmentTable::new(FragmentLimits::default(), hasher),
+            snapshot: Arc::new(Snapshot::empty()),
+            counters: Arc::new(Counters::new(64)),
+            mailbox: Arc::clone(&mailbox),
+            handover: Handover::new(vec![mailbox], 1, 2048),
+        });
+        engine.install(Arc::new(snapshot(policy, pods)?));
+        let mut bench =
+            Bench { engine, kind, flows: flows as u64, tap, begin: Instant::now(), now_ms: HOURS_MS };
+        if kind != Kind::New {
+            for flow in 0..flows {
+                while !opener.inject(PortId(1), &frame(flow, from, to)) {
+                    bench.engine.round(bench.now_ms);
+                }
+            }
+            while bench.engine.round(bench.now_ms) > 0 {}
+            ensure!(
+                bench.engine.conntrack().len() == flows,
+                "{} of {flows} flows opened",
+                bench.engine.conntrack().len()
+            );
+        }
+        Ok(bench)
+    }
+
+    /// Offers `frames` frames (of new flows never more than there are flows) and returns how many million went through per
+    /// second.
+    pub(crate) fn measure(&mut self, frames: u64) -> Result<f64> {
+        let frames = match self.kind {
+            Kind::New => {
+                self.forget_flows();
+                frames.min(self.flows)
+            }
+            _ => frames,
+        };
+        let before = (self.tap.sent.load(Relaxed), self.hits(), self.counted());
+        let time = self.pass(frames);
+        let sent = self.tap.sent.load(Relaxed) - before.0;
+        let hits = self.hits() - before.1;
+        let counted = self.counted() - before.2;
+        ensure!(sent == frames, "{sent} of {frames} frames left the switch");
+        ensure!(counted == frames, "flows counted {counted} of {frames} frames");
+        let (least, most) = match self.kind {
+            // The least used of a set may have been forgotten.
+            Kind::Hit => (frames - frames / 20, frames),
+            Kind::Miss if self.flows < 100 => (0, frames),
+            Kind::Miss => (0, frames / 20),
+            Kind::New => (0, 0),
+        };
+        ensure!((least..=most).contains(&hits), "the flow cache answered {hits} times for {frames} frames");
+        Ok(frames as f64 / time.as_secs_f64() / 1e6)
+    }
+
+    fn pass(&mut self, frames: u64) -> Duration {
+        self.tap.left.store(frames, Relaxed);
+        let begin = Instant::now();
+        loop {
+            // As the worker's thread does: the clock once per round.
+            let now = Instant::now();
+            let ms = now.duration_since(self.begin).as_millis() as u64;
+            if self.engine.round(self.now_ms + ms) == 0 {
+                return now - begin;
+            }
+        }
+    }
+
+    fn forget_flows(&mut self) {
+        self.now_ms += HOURS_MS;
+        while !self.engine.conntrack().is_empty() {
+            self.engine.round(self.now_ms + self.begin.elapsed().as_millis() as u64);
+        }
+    }
+
+    fn hits(&self) -> u64 {
+        self.engine.counters().cache_hits.get()
+    }
+
+    /// What the flows themselves have counted.
+    fn counted(&self) -> u64 {
+        let flows = self.engine.conntrack().iter();
+        flows.map(|(_, entry)| entry.frames(Side::Forward) + entry.frames(Side::Reply)).sum()
+    }
+}
+
+fn snapshot(policy: Artefact, pods: [[u8; 4]; 2]) -> Result<Snapshot> {
+    let pod = |n: u16, name: &str, mac| PortRecord {
+        id: PortId(n),
+        kind: PortKind::Pod,
+        endpoint: EndpointId(n.into()),
+        pod: Some(PodKey::new("bench", name)),
+        mac,
+        addresses: vec![IpAddr::from(pods[usize::from(n) - 1])],
+        mtu: 1500,
+        device: 0,
+    };
+    let parts = snapshot::Parts {
+        policy: Arc::new(Policy::build(policy)?),
+        ports: vec![pod(1, "source", SOURCE_MAC), pod(2, "sink", SINK_MAC)],
+        host_addresses: Vec::new(),
+        pod_ranges: Vec::new(),
+    };
+    Ok(Snapshot::build(None, parts))
+}
+
+/// The memory ports alone: frames copied in from a list of `flows`, a batch at a time, and let go. Million frames a second.
+pub(crate) fn bare(flows: usize, frames: u64) -> Result<f64> {
+    let list: Vec<_> = shuffled(flows).into_iter().map(|flow| frame(flow, [0; 4], [0; 4])).collect();
+    let (repeat, tap) = Repeat::new(list.iter().map(|frame| (PortId(1), frame.as_slice())));
+    let mut device = Device::Repeat(Box::new(repeat));
+    let mut memory = Memory::private(CHUNKS, CHUNK_SIZE)?;
+    let (mut scratch, mut received) = (Vec::with_capacity(256), Vec::with_capacity(256));
+    tap.left.store(frames, Relaxed);
+    let begin = Instant::now();
+    loop {
+        device.receive(&mut memory, &mut scratch, &mut received);
+        if received.is_empty() {
+            break;
+        }
+        for frame in received.drain(..) {
+            device.transmit(&mut memory, frame.frame, PortId(2));
+        }
+        device.flush(&mut memory);
+    }
+    let time = begin.elapsed();
+    ensure!(tap.sent.load(Relaxed) == frames, "not every frame came through the memory ports");
+    Ok(frames as f64 / time.as_secs_f64() / 1e6)
+}
