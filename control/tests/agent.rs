@@ -1,7 +1,7 @@
 //! The agent against a switch that only keeps what it is told.
 
 use penstock_api::artefact::PodKey;
-use penstock_api::message::{Event, PROTOCOL, PodPort, Request, Response, Status};
+use penstock_api::message::{ErrorCode, Event, PROTOCOL, PodPort, Request, Response, Status};
 use penstock_api::reference::{Question, judge_flow};
 use penstock_api::{Artefact, EndpointId, Generation, wire};
 use penstock_control::agent::{Agent, Config, StartError, Stopper};
@@ -23,6 +23,10 @@ struct State {
     connections: Vec<UnixStream>,
     /// Refuse this many installations.
     refuse: usize,
+    /// Installations of which only was told what is new.
+    changes: usize,
+    /// An older version: it does not know what a difference is.
+    is_old: bool,
 }
 
 /// A switch without packets.
@@ -120,6 +124,23 @@ fn serve(mut stream: UnixStream, state: &Mutex<State>) {
                 state.subscribers.push(stream);
                 return;
             }
+            Request::Change { .. } if state.is_old => {
+                let code = ErrorCode::Invalid;
+                let _ = wire::send(&mut stream, &Response::Error { code, message: "what?".to_owned() });
+                return;
+            }
+            Request::Change { difference } => {
+                let base = state.installed.last().cloned().unwrap_or_default();
+                match difference.apply(&base) {
+                    Ok(artefact) => {
+                        state.changes += 1;
+                        state.running = artefact.generation;
+                        state.installed.push(artefact);
+                        Response::Installed { generation: state.running, took_us: 1 }
+                    }
+                    Err(error) => Response::Error { code: ErrorCode::Artefact, message: error.to_string() },
+                }
+            }
             Request::Install { artefact } => {
                 artefact.validate().unwrap();
                 assert!(
@@ -130,7 +151,7 @@ fn serve(mut stream: UnixStream, state: &Mutex<State>) {
                 );
                 if state.refuse > 0 {
                     state.refuse -= 1;
-                    let code = penstock_api::message::ErrorCode::Artefact;
+                    let code = ErrorCode::Artefact;
                     Response::Error { code, message: "not today".to_owned() }
                 } else {
                     state.running = artefact.generation;
@@ -277,6 +298,35 @@ fn the_first_installation_holds_everything_and_changes_follow() {
     assert_eq!(artefact.generation, Generation(9));
     std::fs::remove_file(bench.dir.path().join("objects/deny.yaml")).unwrap();
     switch.until("no policy", |a| allows(a) && a.generation == Generation(10));
+    assert_eq!(switch.state.lock().unwrap().changes, 2, "what was the same was not told again");
+}
+
+#[test]
+fn a_switch_that_runs_something_else_is_told_everything() {
+    let mut bench = Bench::new();
+    let switch = two_pods_under_deny(&mut bench);
+    // Somebody else's, with the number of ours.
+    let mut state = switch.state.lock().unwrap();
+    let theirs = Artefact { generation: state.running, ..Artefact::empty() };
+    state.installed.push(theirs);
+    drop(state);
+    bench.write("deny.yaml", &(DENY.to_owned() + "  ingress:\n  - {}\n"));
+    switch.until("everything", |a| allows(a) && a.pods.len() == 2);
+    assert_eq!(switch.state.lock().unwrap().changes, 0);
+    bench.until_account("synced", true.into());
+    std::fs::remove_file(bench.dir.path().join("objects/deny.yaml")).unwrap();
+    switch.until("no policy", |a| allows(a) && a.generation == Generation(10));
+    assert_eq!(switch.state.lock().unwrap().changes, 1, "from then on what is new is enough");
+}
+
+#[test]
+fn a_switch_that_knows_no_differences_is_told_everything() {
+    let mut bench = Bench::new();
+    let switch = two_pods_under_deny(&mut bench);
+    switch.state.lock().unwrap().is_old = true;
+    bench.write("deny.yaml", &(DENY.to_owned() + "  ingress:\n  - {}\n"));
+    let artefact = switch.until("the allow", allows);
+    assert_eq!(artefact.generation, Generation(9));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What is kept from one artefact to the next never shows: after every event of a random history, the artefact is the one a
-//! compiler makes that remembers nothing. A failure prints its seed; `PENSTOCK_SEED=<n>` replays it.
+//! compiler makes that remembers nothing, and so is what a switch makes of it that is only told what is new. A failure prints its seed; `PENSTOCK_SEED=<n>` replays it.
 
-use penstock_api::EndpointId;
 use penstock_api::artefact::PodKey;
+use penstock_api::{Artefact, Difference, EndpointId, Generation};
 use penstock_control::compile::{Compiler, Enforcement, Options, PodToHost};
 use penstock_control::load::load_text;
 use penstock_control::objects::{Kind, ObjectKey};
@@ -62,6 +62,7 @@ fn what_is_remembered_never_shows() {
         let history = History::random(Mix::everything(), &mut random, 20);
         let mut listener = Listener::default();
         listener.compiler.set_host_addresses(history.start.host_addresses.iter().copied());
+        let mut switch = Artefact::empty();
         for (number, event) in history.events().iter().enumerate() {
             listener.hear(event);
             match random.random_range(0..40) {
@@ -77,13 +78,18 @@ fn what_is_remembered_never_shows() {
                 4..12 => continue,
                 _ => {}
             }
-            let artefact = listener.compiler.artefact();
+            let mut artefact = listener.compiler.artefact();
             artefact.validate().unwrap_or_else(|error| panic!("seed {seed}, event {number}: {error}"));
             assert_eq!(
                 artefact,
                 listener.compiler.artefact_afresh(),
                 "seed {seed}, event {number}: {event:?}"
             );
+            artefact.generation = Generation(switch.generation.0 + 1);
+            let told = serde_json::to_vec(&Difference::between(&switch, &artefact)).unwrap();
+            let told: Difference = serde_json::from_slice(&told).unwrap();
+            switch = told.apply(&switch).unwrap_or_else(|e| panic!("seed {seed}, event {number}: {e}"));
+            assert_eq!(switch, artefact, "seed {seed}, event {number}: {event:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Installing artefacts: numbering them, and leaving out those that change nothing.
+//! Installing artefacts: numbering them, sending what is new in them, and leaving out those that change nothing.
 
-use penstock_api::Artefact;
 use penstock_api::ids::Generation;
 use penstock_api::message::{Request, Response};
 use penstock_api::wire::{self, WireError};
+use penstock_api::{Artefact, Difference};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,9 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Installer {
     socket: PathBuf,
     connection: Option<UnixStream>,
-    /// What the switch runs, as far as we know.
-    running: Option<Generation>,
-    /// What was installed in this session, its generation set to 0.
+    /// What was installed last in this session: what the switch runs, as far as we know.
     installed: Option<Artefact>,
 }
 
@@ -32,19 +30,22 @@ pub(super) enum Outcome {
 
 impl Installer {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Installer { socket, connection: None, running: None, installed: None }
+        Installer { socket, connection: None, installed: None }
     }
 
     /// The switch came or went: what it runs is not known any more.
     pub(super) fn new_session(&mut self) {
         self.connection = None;
-        self.running = None;
         self.installed = None;
     }
 
-    pub(super) fn install(&mut self, artefact: Artefact) -> Outcome {
-        if self.installed.as_ref() == Some(&artefact) {
-            return Outcome::Unchanged;
+    /// Its generation is numbered here.
+    pub(super) fn install(&mut self, mut artefact: Artefact) -> Outcome {
+        if let Some(installed) = &self.installed {
+            artefact.generation = installed.generation;
+            if *installed == artefact {
+                return Outcome::Unchanged;
+            }
         }
         let began = Instant::now();
         match self.try_install(artefact) {
@@ -56,22 +57,34 @@ impl Installer {
         }
     }
 
+    /// Says what is new beside what was installed last, and everything where that is not what the switch runs.
     fn try_install(&mut self, mut artefact: Artefact) -> Result<Generation, String> {
-        let running = match self.running {
-            Some(running) => running,
-            // The switch remembers over restarts of ours and of its own; one number more than it runs is always new.
-            None => match self.ask(&Request::Status)? {
-                Response::Status(status) => status.generation,
+        if let Some(base) = self.installed.take() {
+            artefact.generation = Generation(base.generation.0 + 1);
+            let difference = Box::new(Difference::between(&base, &artefact));
+            match self.ask(&Request::Change { difference })? {
+                Response::Installed { generation, .. } => {
+                    self.installed = Some(artefact);
+                    return Ok(generation);
+                }
+                Response::Error { message, .. } => {
+                    tracing::warn!("the switch refused what is new: {message}; it is told everything");
+                    // One that does not know the request closes the connection behind its answer.
+                    self.connection = None;
+                }
                 other => return Err(refusal(other)),
-            },
+            }
+        }
+        // The switch remembers over restarts of ours and of its own; one number more than it runs is always new.
+        let running = match self.ask(&Request::Status)? {
+            Response::Status(status) => status.generation,
+            other => return Err(refusal(other)),
         };
         artefact.generation = Generation(running.0 + 1);
         let request = Request::Install { artefact: Box::new(artefact) };
         match self.ask(&request)? {
             Response::Installed { generation, .. } => {
-                self.running = Some(generation);
-                if let Request::Install { mut artefact } = request {
-                    artefact.generation = Generation(0);
+                if let Request::Install { artefact } = request {
                     self.installed = Some(*artefact);
                 }
                 Ok(generation)

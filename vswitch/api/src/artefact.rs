@@ -16,7 +16,7 @@ use std::net::IpAddr;
 pub const SCHEMA: u32 = 1;
 
 /// Everything one node needs to enforce policy.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artefact {
     pub schema: u32,
@@ -37,7 +37,7 @@ pub struct Artefact {
 }
 
 /// Who a class of peers is, for `explain` and for drop messages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     pub id: IdentityId,
@@ -45,7 +45,7 @@ pub struct Identity {
     pub labels: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrefixIdentity {
     pub prefix: IpNet,
@@ -53,7 +53,7 @@ pub struct PrefixIdentity {
 }
 
 /// An object a rule comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyInfo {
     /// `NetworkPolicy`, `CiliumNetworkPolicy`, ...; `builtin` for what the product itself always allows.
@@ -73,7 +73,7 @@ impl fmt::Display for PolicyInfo {
 }
 
 /// Where in its object a rule stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleInfo {
     pub policy: PolicyId,
@@ -206,7 +206,7 @@ impl Action {
 }
 
 /// A pod of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PodPolicy {
     pub pod: PodKey,
@@ -222,7 +222,7 @@ pub struct PodPolicy {
 }
 
 /// One address of a pod and the class it is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddressIdentity {
     pub address: IpAddr,

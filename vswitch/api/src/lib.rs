@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`ids`] | newtypes that keep a port from being taken for a worker |
 //! | [`artefact`] | compiled policy, as the control plane installs it |
+//! | [`difference`] | what is new in one beside the one before |
 //! | [`reference`] | the reference evaluator of an artefact |
 //! | [`drops`] | every reason a packet can be dropped for |
 //! | [`message`] | requests, responses and events of the control socket |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artefact;
+pub mod difference;
 pub mod drops;
 pub mod ids;
 pub mod instance;
@@ -25,6 +27,7 @@ pub mod reference;
 pub mod wire;
 
 pub use artefact::{Action, Artefact, Direction};
+pub use difference::Difference;
 pub use drops::DropReason;
 pub use ids::{EndpointId, Generation, IdentityId, PolicyId, PortId, ProgramId, RuleId, WorkerId};
 pub use instance::Instance;

@@ -4,6 +4,7 @@
 //! connection into a stream: [`Request::Subscribe`] (of [`Event`]s) and [`Request::Capture`] (of [`CapturedFrame`]s).
 
 use crate::artefact::{Artefact, Direction, PodKey};
+use crate::difference::Difference;
 use crate::drops::DropReason;
 use crate::ids::{EndpointId, Generation, PortId, WorkerId};
 use ipnet::IpNet;
@@ -38,6 +39,11 @@ pub enum Request {
     /// Install an artefact. Answered with [`Response::Installed`] once every worker runs it.
     Install {
         artefact: Box<Artefact>,
+    },
+    /// Install the successor of the artefact in force. Answered as [`Request::Install`]; refused, with nothing changed, when
+    /// another one is in force.
+    Change {
+        difference: Box<Difference>,
     },
     Status,
     /// The artefact in force. Answered with [`Response::Artefact`].

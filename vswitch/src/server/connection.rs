@@ -251,6 +251,9 @@ fn respond(request: Request, shared: &Shared) -> Response {
         Request::Install { artefact } => shared
             .install(*artefact)
             .map(|(generation, took)| Response::Installed { generation, took_us: took.as_micros() as u64 }),
+        Request::Change { difference } => shared
+            .change(*difference)
+            .map(|(generation, took)| Response::Installed { generation, took_us: took.as_micros() as u64 }),
         Request::Status => Ok(Response::Status(Box::new(answer::status(shared)))),
         Request::Artefact => {
             let artefact = Box::new(shared.view().snapshot.policy.artefact().clone());

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::snapshot::{Parts, PortKind, PortRecord, Snapshot};
 use crate::worker::mailbox::Command;
 use penstock_api::message::{DropEvent, ErrorCode, Event, PodPort};
-use penstock_api::{Artefact, EndpointId, Generation, PortId, WorkerId};
+use penstock_api::{Artefact, Difference, EndpointId, Generation, PortId, WorkerId};
 use penstock_lookup::Policy;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -367,7 +367,21 @@ impl Shared {
 
     /// Puts a policy in force. Returns the generation and the time it took until every worker ran it.
     pub(crate) fn install(&self, artefact: Artefact) -> Result<(Generation, Duration), Failure> {
+        self.put_in_force(artefact, Instant::now())
+    }
+
+    /// The same with the successor of what is in force.
+    pub(crate) fn change(&self, difference: Difference) -> Result<(Generation, Duration), Failure> {
         let begun = Instant::now();
+        let base = self.view().snapshot.policy.clone();
+        // The result is whole. Should another one come into force meanwhile, its generation is too low or its content another.
+        let artefact = difference
+            .apply(base.artefact())
+            .map_err(|error| Failure::new(ErrorCode::Artefact, format!("{error}; nothing changed")))?;
+        self.put_in_force(artefact, begun)
+    }
+
+    fn put_in_force(&self, artefact: Artefact, begun: Instant) -> Result<(Generation, Duration), Failure> {
         let offered = artefact.generation;
         let refused = |text: String| Err(Failure::new(ErrorCode::Artefact, text));
         let stale = |running: Generation| {

@@ -10,8 +10,8 @@ use crate::worker::mailbox::{Capture, Command, DropSample, Mailbox};
 use penstock_api::artefact::{PodKey, PodPolicy, PolicyInfo, Program};
 use penstock_api::message::*;
 use penstock_api::{
-    Artefact, Direction, DropReason, EndpointId, Generation, IdentityId, PolicyId, PortId, ProgramId,
-    WorkerId, wire,
+    Artefact, Difference, Direction, DropReason, EndpointId, Generation, IdentityId, PolicyId, PortId,
+    ProgramId, WorkerId, wire,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -282,6 +282,10 @@ impl Bench {
 
     pub(crate) fn install(&self, artefact: Artefact) -> Response {
         self.ask(&Request::Install { artefact: Box::new(artefact) })
+    }
+
+    pub(crate) fn change(&self, difference: Difference) -> Response {
+        self.ask(&Request::Change { difference: Box::new(difference) })
     }
 
     pub(crate) fn ports(&self) -> Vec<PortStatus> {
