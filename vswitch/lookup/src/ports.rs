@@ -18,9 +18,6 @@ use std::collections::BinaryHeap;
 /// Up to this many intervals are scanned, in the order of their ports.
 const SCANNED_MAX: usize = 8;
 
-/// A key above every protocol and port.
-const KEY_MAX: u32 = (1 << 24) - 1;
-
 #[inline]
 pub(crate) fn key(protocol: u8, port: u16) -> u32 {
     u32::from(protocol) << 16 | u32::from(port)
@@ -29,7 +26,7 @@ pub(crate) fn key(protocol: u8, port: u16) -> u32 {
 /// The keys a service speaks of, both ends inclusive.
 fn keys(service: Service) -> (u32, u32) {
     match service {
-        Service::Any => (0, KEY_MAX),
+        Service::Any => (0, key(u8::MAX, u16::MAX)),
         Service::Protocol(protocol) => (key(protocol, 0), key(protocol, u16::MAX)),
         Service::Ports { protocol, first, last } => (key(protocol, first), key(protocol, last)),
         Service::Icmp { protocol, kind } => (key(protocol, kind.into()), key(protocol, kind.into())),
@@ -159,7 +156,8 @@ fn cut(entries: impl Iterator<Item = (Service, Ranked)>) -> Vec<Interval> {
         let Some((_, at)) = begun.peek() else { continue };
         let entry = entries[*at].entry;
         match intervals.last_mut() {
-            Some(before) if before.entry == entry && before.last + 1 == first => before.last = last,
+            // Nothing is between them: there, too, this entry would have spoken.
+            Some(before) if before.entry == entry => before.last = last,
             _ => intervals.push(Interval { first, last, entry }),
         }
     }
@@ -223,6 +221,13 @@ mod tests {
         for (port, expected) in [(0, 2), (79, 2), (80, 1), (84, 1), (85, 0), (86, 0), (87, 1), (91, 2)] {
             assert_eq!(rank(&services, TCP, port), Some(expected), "port {port}");
         }
+    }
+
+    #[test]
+    fn what_a_better_entry_hides_takes_no_interval() {
+        let range = |first, last| Service::Ports { protocol: TCP, first, last };
+        let (store, _) = store(&[range(80, 90), range(82, 83), range(85, 90)]);
+        assert_eq!(store.intervals(), 1);
     }
 
     #[test]

@@ -169,6 +169,22 @@ fn the_isolated_program_and_every_program_that_does_not_exist_deny() {
 }
 
 #[test]
+fn a_policy_tells_what_it_was_made_of() {
+    let isolating = program(vec![entry(0, Peers::Any, port(80))]);
+    let open = Program { isolated: false, selected_by: Vec::new(), entries: Vec::new() };
+    let mut artefact = artefact(vec![isolating, open]);
+    artefact.generation = Generation(7);
+    artefact.pods = vec![pod(0), pod(1)];
+    let policy = Policy::build(artefact.clone()).unwrap();
+    assert_eq!(policy.artefact(), &artefact);
+    assert_eq!(policy.generation(), Generation(7));
+    assert!(policy.is_isolating(ProgramId(0)) && !policy.is_isolating(ProgramId(1)));
+    assert_eq!(policy.selected_by(ProgramId(0)), [PolicyId(0)]);
+    assert_eq!(policy.selected_by(ProgramId(1)), []);
+    assert!(format!("{policy:?}").contains("pods: 2"), "{policy:?}");
+}
+
+#[test]
 fn an_artefact_with_a_dangling_reference_is_refused() {
     let mut artefact = artefact(vec![program(vec![entry(0, Peers::Any, port(80))])]);
     artefact.rules.clear();
@@ -209,4 +225,21 @@ fn the_nearest_rules_miss_in_one_thing_only() {
     let near = policy.nearest(ProgramId(0), Class::UNNAMED, new_flow(80));
     assert_eq!(near, [0, 2].map(RuleId), "nobody names this peer");
     assert!(policy.nearest(policy.isolated(), Class::UNNAMED, new_flow(80)).is_empty());
+}
+
+#[test]
+fn a_rule_about_a_whole_protocol_or_an_icmp_type_comes_near_by_what_it_lacks() {
+    const ICMP: u8 = 1;
+    let policy = Policy::build(artefact(vec![program(vec![
+        entry(0, Peers::Any, Service::Protocol(TCP)),
+        entry(1, Peers::Any, Service::Protocol(ICMP)),
+        entry(2, Peers::Any, Service::Icmp { protocol: ICMP, kind: 8 }),
+        entry(3, Peers::Any, Service::Icmp { protocol: ICMP, kind: 0 }),
+        entry(4, Peers::Any, Service::Icmp { protocol: 58, kind: 128 }),
+    ])]))
+    .unwrap();
+    let near = |question| policy.nearest(ProgramId(0), Class::UNNAMED, question);
+    assert_eq!(near(new_flow(80)), [RuleId(1)], "the other protocol; what matches is not near");
+    let echo = Question { protocol: ICMP, port: 8, established: false };
+    assert_eq!(near(echo), [0, 3].map(RuleId), "the other protocol, the other type");
 }
