@@ -3,7 +3,9 @@
 #   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
 #   make test          every test; those that make network namespaces want root (or sudo)
 #   make oracle        our reading of policy against Cilium's own engine (wants Go; PENSTOCK_CLUSTERS=100000 asks for more)
-#   make vm            the tests that want NICs, on an emulated machine that has some (wants qemu-system-x86)
+#   make vm            the tests of nodes on emulated machines with NICs and older kernels (wants qemu-system-x86; 6 min a kernel;
+#                      KERNELS="6.1 6.12 7.2", TESTS="nics:: mtu::" choose)
+#   make vm-setup      QEMU and what else that needs
 #   make conformance   others' policy cases, simulated, as frames and between pods, where their corpus is at hand (root)
 #   make lint          formatting, clippy, dependencies
 #   make bench         the switch beside every peer this machine has (penstock-perf compare)
@@ -20,7 +22,7 @@ ifneq ($(SUDO),)
 export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build demo demo-remove test oracle vm conformance lint bench clean
+.PHONY: help setup build demo demo-remove test oracle vm vm-setup vm-one conformance lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,10 +63,25 @@ oracle:
 	        cargo test -p penstock-control --test third_oracle -- --include-ignored --nocapture --test-threads=1; \
 	fi
 
-# The CPU is emulated too: minutes, and no figures.
+# The CPU is emulated too: minutes, and no figures. Release programs where there are some (they are brought up to date), else
+# debug ones; the first line of each boot says which.
+KERNELS := 6.1 6.12 7.2
+TESTS :=
+PROFILE := $(if $(wildcard $(BIN)/penstock-vswitch),release,debug)
 vm:
-	cargo build --workspace --bins
-	perf/vm/run 7.2
+	cargo build $(if $(filter release,$(PROFILE)),--release) --workspace --bins
+	set -e; for kernel in $(KERNELS); do PENSTOCK_BIN_DIR=$(CURDIR)/target/$(PROFILE) perf/vm/run $$kernel $(TESTS); done
+
+vm-setup:
+	@perf/vm/setup
+
+# For CI: the oldest kernel, which does without the most, and what differs there. Status 3 says that the machine cannot.
+vm-one:
+	@perf/vm/setup && cargo build --workspace --bins && perf/vm/run 6.1 $(VM_ONE); status=$$?; \
+	if [ $$status = 3 ]; then \
+	    echo "*** There is no emulated machine here (see above): NOT RUN. Other kernels and NIC drivers were not tried ***"; \
+	else exit $$status; fi
+VM_ONE := nics::every_driver nics::a_port_of_several mtu::a_kernel policy::not_one restart::after_sigkill spoofing::
 
 # PENSTOCK_CORPUS names the folder of the cases where it is not ../shared/policy-corpus.
 conformance:

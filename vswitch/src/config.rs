@@ -79,6 +79,9 @@ pub struct DirectPort {
     pub interface: String,
     #[serde(default)]
     pub queue: u32,
+    /// How many queues are this port, from `queue` on: a worker for each, in turn.
+    #[serde(default = "one")]
+    pub queues: u32,
     #[serde(default)]
     pub mode: XdpMode,
     /// Of the far side. Host addresses, no prefixes.
@@ -87,6 +90,19 @@ pub struct DirectPort {
     /// Whose policy the port is under, `namespace/name`.
     #[serde(deserialize_with = "pod_key")]
     pub pod: PodKey,
+    /// Of the interface, if that is less than the switch's. Found out when it is opened.
+    #[serde(skip)]
+    pub mtu: Option<u16>,
+}
+
+impl DirectPort {
+    pub fn all_queues(&self) -> std::ops::Range<u32> {
+        self.queue..self.queue.saturating_add(self.queues)
+    }
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How an AF_XDP socket is bound.
@@ -332,8 +348,9 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
     if file.direct.len() >= ports_max {
         return bad("ports_max", &ports_max, format!("there are {} direct ports alone", file.direct.len()));
     }
-    if file.direct.len() > DIRECT_MAX {
-        return bad("direct", &format!("{} ports", file.direct.len()), format!("use {DIRECT_MAX} at most"));
+    let queues = file.direct.iter().fold(0, |sum: u32, direct| sum.saturating_add(direct.queues));
+    if queues as usize > DIRECT_MAX {
+        return bad("direct", &format!("{queues} queues"), format!("use {DIRECT_MAX} at most"));
     }
     for (at, direct) in file.direct.iter().enumerate() {
         check_direct(direct, &file.direct[..at], &pod_ranges)?;
@@ -366,8 +383,14 @@ fn check_direct(direct: &DirectPort, before: &[DirectPort], pod_ranges: &[IpNet]
             "it is not an interface name of 1 to 15 characters".to_owned(),
         );
     }
-    if before.iter().any(|other| other.interface == *name && other.queue == direct.queue) {
-        return bad("direct.interface", name.clone(), format!("queue {} of it stands twice", direct.queue));
+    if direct.queues == 0 {
+        return bad("direct.queues", "0".to_owned(), format!("{name} needs at least one"));
+    }
+    let is_taken = |queue: &u32| {
+        before.iter().any(|other| other.interface == *name && other.all_queues().contains(queue))
+    };
+    if let Some(queue) = direct.all_queues().find(is_taken) {
+        return bad("direct.interface", name.clone(), format!("queue {queue} of it stands twice"));
     }
     if let Some(other) = before.iter().find(|other| other.interface == *name && other.mode != direct.mode) {
         return bad(
@@ -467,6 +490,7 @@ mod tests {
              mac = \"02:00:00:00:00:09\"\npod = \"default/db\"\n",
         )
         .unwrap();
+        assert_eq!(config.direct[0].all_queues(), 0..1);
         assert_eq!(config.direct[0].mode, XdpMode::Generic);
         assert_eq!(config.direct[0].pod, PodKey::new("default", "db"));
     }
@@ -497,6 +521,15 @@ mod tests {
             (&direct("02:00:00:00:00:09", "10.0.0.9", "a/b"), "none of pod_ranges"),
             (&direct("02:00:00:00:00:09", "10.244.0.9", "b"), "namespace/name"),
             (&direct("02:00:00:00:00:09", "10.244.0.9", "a/b").repeat(2), "stands twice"),
+            (&(direct("02:00:00:00:00:09", "10.244.0.9", "a/b") + "queues = 0"), "direct.queues"),
+            (&(direct("02:00:00:00:00:09", "10.244.0.9", "a/b") + "queues = 4294967295"), "use 47 at most"),
+            (
+                &(direct("02:00:00:00:00:09", "10.244.0.9", "a/b")
+                    + "queues = 3\n"
+                    + &direct("02:00:00:00:00:0a", "10.244.0.10", "a/c")
+                    + "queue = 2"),
+                "queue 2 of it stands twice",
+            ),
         ] {
             let error = refused(text);
             assert!(error.contains(names), "{text:?} gave {error:?}");

@@ -9,6 +9,7 @@ mod watch;
 
 use crate::config::{Config, Polling};
 use crate::flow::{self, FlowCache, FragmentLimits, FragmentTable, KeyHasher};
+use crate::io::abilities::{self, Abilities, MTU_OF_ONE_CHUNK};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
 use crate::io::coalesce::Coalesce;
 use crate::io::maps::{PORTS_MAX, PortEntry, WORKERS_MAX, XSKS_MAX};
@@ -26,7 +27,7 @@ use penstock_api::message::{AreaKind, DeviceStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
-use sockets::{Bench, Builder, direct_places, direct_slot, fd_of};
+use sockets::{Bench, Builder, direct_queues, direct_ways, fd_of};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,10 @@ const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);
 pub enum MachineError {
     #[error("{0}")]
     Setup(#[from] SetupError),
+    #[error(
+        "there are no AF_XDP sockets: {0}; Linux 6.1 or newer with CONFIG_XDP_SOCKETS and CAP_NET_RAW are needed"
+    )]
+    NoAfXdp(std::io::Error),
     #[error("{0}")]
     Bpf(#[from] BpfError),
     #[error("{0}")]
@@ -110,6 +115,16 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         notes.push(format!("ports_max is {}, the kernel programs know {PORTS_MAX}", config.ports_max));
         config.ports_max = PORTS_MAX;
     }
+    let abilities = Abilities::of_this_kernel().map_err(MachineError::NoAfXdp)?;
+    let release = abilities::release();
+    if !abilities.multi_buffer && config.mtu > MTU_OF_ONE_CHUNK {
+        notes.push(format!(
+            "Linux {release} has no AF_XDP sockets for frames of several buffers, 6.6 and newer have: the MTU is {MTU_OF_ONE_CHUNK}, not {}",
+            config.mtu
+        ));
+        config.mtu = MTU_OF_ONE_CHUNK;
+    }
+    notes.append(&mut abilities.notes(&release));
     let (mut links, programs) = setup::ensure(&plan(config))?;
     notes.append(&mut links.notes);
     let rounds = Arc::new(programs.rounds()?);
@@ -122,7 +137,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         .collect::<Result<Vec<_>, _>>()
         .map_err(MachineError::Thread)?;
     let handover = Handover::new(mailboxes.clone(), HANDOVER_SLOTS, usize::from(config.mtu) + 64);
-    let direct: Vec<(usize, usize)> = direct_places(config.direct.len(), config.workers);
+    let direct = direct_queues(&config.direct, config.workers);
     let empty = Arc::new(Snapshot::empty());
     let tables = tables::open_flow_tables(config, &mut notes)?;
     let inside = Arc::new(Netns::open(config.instance.netns()).map_err(SetupError::from)?);
@@ -140,24 +155,22 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let mut devices = Vec::new();
     for (worker, conntrack) in tables.into_iter().enumerate() {
         let mut bench = builder.trunk(worker, &links, &inside)?;
-        for (index, port) in builder.config.direct.clone().iter().enumerate() {
-            if direct[index].0 == worker {
-                builder.direct(&mut bench, index, port, &outside)?;
-            }
+        let queues = || direct.iter().filter(|queue| queue.worker == worker);
+        for queue in queues() {
+            builder.direct(&mut bench, *queue, &outside)?;
         }
         let Bench { memory, devices: list, statuses, .. } = bench;
         let id = WorkerId(worker as u8);
         counters[worker].umem_bytes.set(memory.kinds().map(|kind| memory.bytes(kind)).sum());
         counters[worker].umem_zero_copy_bytes.set(memory.bytes(AreaKind::ZeroCopy));
         counters[worker].flows_max.set(conntrack.capacity() as u64);
-        let announce_slots: Vec<u32> = std::iter::once(worker as u32)
-            .chain((0..direct.len()).filter(|i| direct[*i].0 == worker).map(direct_slot))
-            .collect();
+        let announce_slots: Vec<u32> =
+            std::iter::once(worker as u32).chain(queues().map(|queue| queue.slot)).collect();
         let (announce_programs, announce_sockets) = (Arc::clone(&programs), Arc::clone(&sockets));
         let engine = Engine::new(Parts {
             worker: id,
             devices: list,
-            direct: direct.clone(),
+            direct: direct_ways(&direct, worker),
             cache: FlowCache::new(builder.config.flows_max / 2),
             fragments: FragmentTable::new(
                 FragmentLimits {

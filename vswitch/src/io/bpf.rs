@@ -46,7 +46,7 @@ pub enum BpfError {
     )]
     PinDirectory(String, std::io::Error),
     #[error(
-        "the kernel refused the programs: {0}; the switch needs Linux 5.15 or newer, CAP_BPF and CAP_NET_ADMIN"
+        "the kernel refused the programs: {0}; the switch needs Linux 6.1 or newer, CAP_BPF and CAP_NET_ADMIN"
     )]
     Load(#[from] aya::EbpfError),
     #[error("program {program}: {error}")]
@@ -111,6 +111,8 @@ pub struct Programs {
     ebpf: Ebpf,
     pins: PathBuf,
     tc_filters: bool,
+    /// Why a filter was attached although links were wanted.
+    tcx_refused: Option<String>,
     ports: Array<MapData, PortEntry>,
     port_by_ifindex: HashMap<MapData, u32, u32>,
     settings: Array<MapData, Settings>,
@@ -165,6 +167,7 @@ impl Programs {
             ebpf,
             pins: pins.to_owned(),
             tc_filters,
+            tcx_refused: None,
         })
     }
 
@@ -183,11 +186,19 @@ impl Programs {
             Ok(was_there) => return Ok(was_there),
             Err(why) => why,
         };
+        if !self.tc_filters {
+            self.tcx_refused.get_or_insert_with(|| why.clone());
+        }
         self.attach_filter(program, interface).map_err(|filter| BpfError::Attach {
             program: program.name(),
             interface: interface.to_owned(),
             error: format!("as a filter: {filter}; as a TCX link: {why}"),
         })
+    }
+
+    /// Why tc programs are filters although links were wanted.
+    pub fn tcx_refused(&self) -> Option<&str> {
+        self.tcx_refused.as_deref()
     }
 
     fn attach_tcx(&mut self, program: TcProgram, interface: &str) -> Result<bool, String> {

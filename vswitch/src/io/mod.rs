@@ -1,8 +1,9 @@
 //! Frames, memory, sockets and the kernel's part: everything below the pipeline.
 //!
-//! Unsafe lives here and nowhere above: `memory.rs` (bytes of frames), `xsk.rs` (AF_XDP rings), `maps.rs` (the mapped budget
+//! Unsafe lives here and nowhere above: `memory.rs` (bytes of frames), `xsk.rs` (AF_XDP rings), `abilities.rs` (its options), `maps.rs` (the mapped budget
 //! array and the layouts shared with the programs).
 
+pub mod abilities;
 pub mod bpf;
 pub mod coalesce;
 pub mod device;

@@ -108,6 +108,12 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
     let near_ends: Vec<u32> = trunks.iter().map(|t| t.near.index).collect();
     programs.set_settings(&near_ends)?;
     configure_host(plan, &mut notes)?;
+    if let Some(why) = programs.tcx_refused() {
+        notes.push(format!(
+            "tc programs are attached as filters, where every frame passes the classifiers' machinery, and not as TCX links, which \
+             Linux 6.6 and newer have: {why}"
+        ));
+    }
     for trunk in &trunks {
         if trunk.xdp.0 != "native" {
             notes.push(format!("trunk {} runs XDP in {} mode: {}", trunk.far_name, trunk.xdp.0, trunk.xdp.1));

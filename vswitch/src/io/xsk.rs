@@ -27,8 +27,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// KiB, and a frame of 1500 bytes arrives as two that are none (*seen*).
 pub const ZERO_COPY_CHUNK: u32 = 4096;
 const XDP_PKT_CONTD: u32 = 1;
-const SOL_XDP: libc::c_int = 283;
-const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+pub(super) const SOL_XDP: libc::c_int = 283;
+pub(super) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 #[derive(Debug, Clone)]
 pub struct XskConfig {

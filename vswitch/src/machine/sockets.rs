@@ -3,6 +3,7 @@
 
 use super::{MachineError, Sockets, lock};
 use crate::config::{Config, DirectPort, XdpMode};
+use crate::io::abilities::MTU_OF_ONE_CHUNK;
 use crate::io::bpf::{Programs, XdpProgram};
 use crate::io::device::Device;
 use crate::io::maps::WORKERS_MAX;
@@ -23,14 +24,44 @@ use std::sync::{Arc, Mutex};
 const RING_LEN: u32 = 4096;
 const ETHERNET_LEN: u16 = 14;
 
-/// For each direct port: its worker, and the index of its device there (0 is the trunk).
-pub(super) fn direct_places(ports: usize, workers: usize) -> Vec<(usize, usize)> {
-    (0..ports).map(|port| (port % workers, 1 + port / workers)).collect()
+/// A queue of a direct port, and who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DirectQueue {
+    /// Index of the port among the direct ones.
+    pub(super) port: usize,
+    pub(super) queue: u32,
+    pub(super) worker: usize,
+    /// The index of its device there; 0 is the trunk.
+    pub(super) device: usize,
+    /// Where its socket is in the socket map.
+    pub(super) slot: u32,
 }
 
-/// Where a direct port's socket is in the socket map.
-pub(super) fn direct_slot(index: usize) -> u32 {
-    (WORKERS_MAX + index) as u32
+/// The queues of all direct ports, dealt out to the workers in turn.
+pub(super) fn direct_queues(ports: &[DirectPort], workers: usize) -> Vec<DirectQueue> {
+    let queues =
+        ports.iter().enumerate().flat_map(|(port, direct)| direct.all_queues().map(move |q| (port, q)));
+    queues
+        .enumerate()
+        .map(|(n, (port, queue))| DirectQueue {
+            port,
+            queue,
+            worker: n % workers,
+            device: 1 + n / workers,
+            slot: (WORKERS_MAX + n) as u32,
+        })
+        .collect()
+}
+
+/// For each direct port, the worker by which this one sends to it, and the device there: itself where it has a queue of the port.
+pub(super) fn direct_ways(queues: &[DirectQueue], worker: usize) -> Vec<(usize, usize)> {
+    let ports = queues.iter().map(|queue| queue.port + 1).max().unwrap_or_default();
+    let way = |port: usize| {
+        let mut own = queues.iter().filter(|queue| queue.port == port);
+        let first = own.clone().next();
+        own.find(|queue| queue.worker == worker).or(first).map(|queue| (queue.worker, queue.device))
+    };
+    (0..ports).filter_map(way).collect()
 }
 
 /// A descriptor by number: aya wants something that has one.
@@ -76,8 +107,8 @@ impl Builder<'_> {
     /// How many of an area's chunks each of its sockets may wait with: at most three quarters of them together, since answers,
     /// hand-overs and what is being sent need some too.
     fn receiving_max(&self, worker: usize, area: AreaKind, chunks: usize) -> usize {
-        let places = direct_places(self.config.direct.len(), self.config.workers);
-        let direct = places.iter().filter(|(owner, _)| *owner == worker).count();
+        let queues = direct_queues(&self.config.direct, self.config.workers);
+        let direct = queues.iter().filter(|queue| queue.worker == worker).count();
         let sockets = direct + usize::from(area == AreaKind::Copy);
         chunks * 3 / 4 / sockets.max(1)
     }
@@ -93,7 +124,7 @@ impl Builder<'_> {
         let chunk_size = if frame_len <= 2048 - 256 { 2048 } else { 4096 };
         let trunk = &links.trunks[worker];
         let multi_buffer = frame_len > chunk_size - 256;
-        let mut config = XskConfig {
+        let config = XskConfig {
             interface: trunk.far_name.clone(),
             queue: 0,
             netns: Some(Arc::clone(netns)),
@@ -104,27 +135,8 @@ impl Builder<'_> {
         };
         // Nothing arrives at the near end but what tc programs send out of it: no queue of it ever feeds a socket.
         let near = inside::trunk_near(WorkerId(worker as u8));
-        let register = |config: &XskConfig| {
-            let anchor = XskConfig { interface: near.clone(), ..config.clone() };
-            Area::register(self.config.frames_per_worker as u32, chunk_size, &anchor)
-        };
-        let (copy, mut memory) = match register(&config) {
-            Err(error) if multi_buffer => {
-                // Before Linux 6.6 a frame is one chunk.
-                let mtu = (chunk_size - 256) as u16 - ETHERNET_LEN;
-                let note = format!(
-                    "{error}; without multi-buffer the MTU is {mtu} at most, not {}",
-                    self.config.mtu
-                );
-                self.notes.push(note);
-                config.multi_buffer = false;
-                let registered = register(&config)?;
-                self.config.mtu = mtu;
-                registered
-            }
-            other => other?,
-        };
-        let multi_buffer = config.multi_buffer;
+        let anchor = XskConfig { interface: near, ..config.clone() };
+        let (copy, mut memory) = Area::register(self.config.frames_per_worker as u32, chunk_size, &anchor)?;
         let mut xsk = Xsk::bind(config, copy.share())?;
         xsk.refill(&mut memory);
         self.announce(worker as u32, &xsk)?;
@@ -145,32 +157,34 @@ impl Builder<'_> {
         })
     }
 
-    /// Adds a direct port: without copying if it may be and the driver can, else copying, in the area of the trunk.
+    /// Adds a queue of a direct port: without copying if it may be and the driver can, else copying, in the area of the trunk.
     pub(super) fn direct(
         &mut self,
         bench: &mut Bench,
-        index: usize,
-        port: &DirectPort,
+        DirectQueue { port: index, queue, slot, .. }: DirectQueue,
         netns: &Arc<Netns>,
     ) -> Result<(), MachineError> {
+        let port = &self.config.direct[index].clone();
         let failed = |reason: String| MachineError::Direct { interface: port.interface.clone(), reason };
         let netlink = Netlink::open().map_err(SetupError::from)?;
         let link = netlink.link(&port.interface).map_err(SetupError::from)?.ok_or_else(|| {
             failed("there is no interface of this name in the switch's namespace; see `ip link`".into())
         })?;
+        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        self.config.direct[index].mtu = Some(mtu);
         // A tag must be seen to be refused, and what is merged no longer fits a frame. A NIC that does neither does without.
         for feature in ["rxvlan", "gro", "lro"] {
             let _ = offload::set(&port.interface, feature, false);
         }
         let (xdp, mut why) = self.attach(port)?;
-        let queue = (link.index, port.queue);
-        lock(self.programs).set_queue(XdpProgram::Direct, queue, direct_slot(index))?;
+        lock(self.programs).set_queue(XdpProgram::Direct, (link.index, queue), slot)?;
         let mut config = XskConfig {
             interface: port.interface.clone(),
-            queue: port.queue,
+            queue,
             netns: Some(Arc::clone(netns)),
             area: AreaKind::ZeroCopy,
-            multi_buffer: bench.multi_buffer,
+            // Few drivers can do it without copying, and where the NIC receives nothing that long it would be asked for in vain.
+            multi_buffer: bench.multi_buffer && mtu > MTU_OF_ONE_CHUNK,
             ring_len: RING_LEN,
             receiving_max: self.receiving_max(bench.worker, AreaKind::ZeroCopy, zero_copy_chunks(bench)),
         };
@@ -196,6 +210,7 @@ impl Builder<'_> {
             }
             None => {
                 config.area = AreaKind::Copy;
+                config.multi_buffer = bench.multi_buffer;
                 let chunks = bench.memory.chunks(AreaKind::Copy);
                 config.receiving_max = self.receiving_max(bench.worker, AreaKind::Copy, chunks);
                 Xsk::bind(config, bench.copy.share())?
@@ -203,7 +218,7 @@ impl Builder<'_> {
         };
         // Before the link goes up: igb looks for frames to fill when it starts, and never again until something is received.
         xsk.refill(&mut bench.memory);
-        self.announce(direct_slot(index), &xsk)?;
+        self.announce(slot, &xsk)?;
         // The far side speaks to the gateway, whose address is no NIC's.
         let accepted = reception::accept(link.index, gateway::MAC.0).map_err(|e| failed(e.to_string()))?;
         self.receptions.push(accepted);
@@ -212,7 +227,7 @@ impl Builder<'_> {
             AreaKind::ZeroCopy => "zero-copy".to_owned(),
             AreaKind::Copy => format!("{xdp} copy"),
         };
-        bench.statuses.push(DeviceStatus { interface: port.interface.clone(), queue: port.queue, mode, why });
+        bench.statuses.push(DeviceStatus { interface: port.interface.clone(), queue, mode, why });
         bench.devices.push(Device::Direct { xsk: Box::new(xsk), index: index as u16, port: None });
         self.note_other_queues(port);
         Ok(())
@@ -251,13 +266,14 @@ impl Builder<'_> {
     /// The program of an interface drops what arrives on a queue that is no port.
     fn note_other_queues(&mut self, port: &DirectPort) {
         let name = &port.interface;
-        let ports = self.config.direct.iter().filter(|other| other.interface == *name).count();
+        let ours = self.config.direct.iter().filter(|other| other.interface == *name);
+        let ports: u32 = ours.map(|port| port.queues).sum();
         if let Ok(queues) = offload::receive_queues(name)
-            && queues as usize > ports
+            && queues > ports
         {
             let note = format!(
                 "{name} spreads what it receives over {queues} queues and {ports} of them are ports: what arrives on another is \
-                 dropped; run `ethtool -L {name} combined {ports}`"
+                 dropped; run `ethtool -L {name} combined {ports}`, or give a port more of them (queues)"
             );
             if !self.notes.contains(&note) {
                 self.notes.push(note);
@@ -271,5 +287,33 @@ impl Builder<'_> {
             lock(self.programs).set_socket(slot, fd_of(fd))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(queues: &[u32]) -> Vec<DirectPort> {
+        let port = |queues: &u32| DirectPort {
+            interface: "ens5".into(),
+            queue: 0,
+            queues: *queues,
+            mode: XdpMode::Auto,
+            addresses: Vec::new(),
+            mac: Default::default(),
+            pod: penstock_api::artefact::PodKey::new("a", "b"),
+            mtu: None,
+        };
+        queues.iter().map(port).collect()
+    }
+
+    #[test]
+    fn queues_go_to_the_workers_in_turn_and_each_worker_sends_by_its_own() {
+        let queues = direct_queues(&ports(&[2, 1]), 2);
+        let places: Vec<_> = queues.iter().map(|q| (q.port, q.queue, q.worker, q.device, q.slot)).collect();
+        assert_eq!(places, [(0, 0, 0, 1, 16), (0, 1, 1, 1, 17), (1, 0, 0, 2, 18)]);
+        assert_eq!(direct_ways(&queues, 0), [(0, 1), (0, 2)]);
+        assert_eq!(direct_ways(&queues, 1), [(1, 1), (0, 2)]);
     }
 }

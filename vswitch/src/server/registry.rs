@@ -5,6 +5,7 @@
 
 use super::failure::Failure;
 use crate::config::{Config, DirectPort, list};
+use crate::io::abilities::MTU_OF_ONE_CHUNK;
 use crate::snapshot::{PortKind, PortRecord};
 use penstock_api::instance::inside;
 use penstock_api::message::{ErrorCode, Mac, PodPort, gateway};
@@ -266,7 +267,7 @@ fn direct_port(direct: &DirectPort, mtu: u16) -> PodPort {
         pod: direct.pod.clone(),
         mac: direct.mac,
         addresses: direct.addresses.clone(),
-        mtu,
+        mtu: direct.mtu.unwrap_or(mtu).min(mtu),
     }
 }
 
@@ -347,8 +348,9 @@ pub(crate) fn validate(port: &PodPort, config: &Config) -> Result<(), Failure> {
         return invalid(format!("mtu {} is below {mtu_min}, the least for these addresses", port.mtu));
     }
     if port.mtu > config.mtu {
+        let on = if port.mtu > MTU_OF_ONE_CHUNK { ", on Linux 6.6 or newer" } else { "" };
         return invalid(format!(
-            "mtu {} is above {}, the most this switch carries; lower it in the plugin's configuration, or start the switch with --mtu {}",
+            "mtu {} is above {}, the most this switch carries; lower it in the plugin's configuration, or start the switch with --mtu {}{on}",
             port.mtu, config.mtu, port.mtu
         ));
     }
@@ -465,10 +467,12 @@ mod tests {
         let direct = |n: u8| DirectPort {
             interface: format!("ve{n}"),
             queue: 0,
+            queues: 1,
             mode: Default::default(),
             addresses: vec![format!("10.244.0.{n}").parse().unwrap()],
             mac: Mac([2, 0, 0, 0, 0, n]),
             pod: PodKey::new("default", "d"),
+            mtu: None,
         };
         let mut registry = Registry::new(16, 1);
         registry.set_direct(&[direct(1), direct(2)], 1500).unwrap();

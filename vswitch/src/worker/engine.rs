@@ -34,7 +34,7 @@ pub struct Parts {
     pub memory: Memory,
     /// `devices[0]` carries every port that has no device of its own.
     pub devices: Vec<Device>,
-    /// For each direct device of the switch: the worker that has it, and its index there.
+    /// For each direct port of the switch: the worker that sends to it for this one, and the index of the device there.
     pub direct: Vec<(usize, usize)>,
     pub conntrack: Conntrack,
     pub cache: FlowCache,

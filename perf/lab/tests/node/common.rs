@@ -45,6 +45,13 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// The running kernel's version, as far as it says what there is.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 pub(crate) fn mac_of(place: &Place, interface: &str) -> [u8; 6] {
     Netlink::open_in(place.netns()).unwrap().existing(interface).unwrap().mac
 }

@@ -18,6 +18,7 @@ pub(crate) struct Spec {
     pub(crate) mac: [u8; 6],
     pub(crate) v4: Ipv4Addr,
     pub(crate) v6: Ipv6Addr,
+    pub(crate) queues: u32,
 }
 
 pub(crate) const FIRST: Spec = Spec {
@@ -26,6 +27,7 @@ pub(crate) const FIRST: Spec = Spec {
     mac: [2, 0, 0, 0, 0, 0xaa],
     v4: Ipv4Addr::new(10, 244, 0, 200),
     v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc8),
+    queues: 1,
 };
 pub(crate) const SECOND: Spec = Spec {
     name: "recorder",
@@ -33,14 +35,15 @@ pub(crate) const SECOND: Spec = Spec {
     mac: [2, 0, 0, 0, 0, 0xbb],
     v4: Ipv4Addr::new(10, 244, 0, 201),
     v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0xc9),
+    queues: 1,
 };
 
 impl Spec {
     pub(crate) fn toml(&self, mode: &str) -> String {
-        let Spec { name, interface, mac, v4, v6 } = self;
+        let Spec { name, interface, mac, v4, v6, queues } = self;
         format!(
             "[[direct]]\ninterface = \"{interface}\"\nmode = \"{mode}\"\naddresses = [\"{v4}\", \"{v6}\"]\n\
-             mac = \"{}\"\npod = \"shop/{name}\"\n",
+             mac = \"{}\"\npod = \"shop/{name}\"\nqueues = {queues}\n",
             Mac(*mac)
         )
     }
@@ -53,8 +56,8 @@ fn place(lab: &Lab, spec: &Spec) -> Place {
     let veth = VethSpec {
         peer_mac: Some(spec.mac),
         peer_netns: Some(netns.as_fd()),
-        queues: Some((1, 1)),
-        peer_queues: Some((1, 1)),
+        queues: Some((spec.queues, spec.queues)),
+        peer_queues: Some((spec.queues, spec.queues)),
         ..VethSpec::new(spec.interface, "eth0")
     };
     let near = host.create_veth(&veth).unwrap();
@@ -90,10 +93,18 @@ pub(crate) fn configure(netns: Netns, spec: &Spec) -> Place {
 
 /// A switch of two workers with a pod `web` and these direct ports, all under policy that is known.
 pub(crate) fn node(ports: &[(&Spec, &str)], place: impl Fn(&Lab, &Spec) -> Place) -> (Lab, Pod, Vec<Place>) {
+    node_of(1500, ports, place)
+}
+
+pub(crate) fn node_of(
+    mtu: u16,
+    ports: &[(&Spec, &str)],
+    place: impl Fn(&Lab, &Spec) -> Place,
+) -> (Lab, Pod, Vec<Place>) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("vswitch.toml");
     std::fs::write(&config, "").unwrap();
-    let lab = Lab::with("direct", LabOptions { switch_config: Some(config.clone()), ..workers(2) });
+    let lab = Lab::with("direct", LabOptions { mtu, switch_config: Some(config.clone()), ..workers(2) });
     let web = lab.pod("shop", "web", &[("app", "web")]);
     for (spec, _) in ports {
         lab.declare_pod("shop", spec.name, &[("app", spec.name)]).unwrap();
@@ -170,6 +181,23 @@ fn a_direct_port_in_the_best_mode_there_is_says_why_there_is_no_better() {
 }
 
 #[test]
+fn a_port_of_two_queues_is_received_by_two_workers() {
+    let two = Spec { queues: 2, ..FIRST };
+    let (lab, web, places) = node(&[(&two, "auto")], place);
+    let status = lab.status().unwrap();
+    for (queue, worker) in status.workers.iter().enumerate() {
+        let device = worker.devices.iter().find(|device| device.interface == two.interface).unwrap();
+        assert_eq!((device.queue as usize, device.mode.as_str()), (queue, "native copy"), "{device:?}");
+    }
+    // What arrived before the sockets were there.
+    let before = lab.drops(DropReason::NoSocket);
+    talk(&web, &places[0]);
+    talk(&places[0], &web);
+    assert_eq!(lab.drops(DropReason::NoSocket), before);
+    lab.assert_frames_conserved();
+}
+
+#[test]
 fn ports_of_both_copying_modes_share_one_area_with_the_trunk() {
     let (lab, web, places) = node(&[(&FIRST, "native"), (&SECOND, "generic")], place);
     assert_eq!(device(&lab, FIRST.interface).mode, "native copy");
@@ -184,4 +212,32 @@ fn ports_of_both_copying_modes_share_one_area_with_the_trunk() {
         assert_eq!((worker.umem_zero_copy_bytes, worker.area_copies), (0, 0), "{worker:?}");
     }
     lab.assert_frames_conserved();
+}
+
+/// The switch and its pods have large frames, what is behind the interface has not.
+pub(crate) fn a_smaller_mtu_is_found_out(lab: &Lab, web: &Pod, behind: &Place, interface: &str) {
+    let mtu_of =
+        |interface: &str| lab.ports().unwrap().iter().find(|p| p.interface == interface).map(|p| p.mtu);
+    assert_eq!(mtu_of(interface), Some(1500));
+    assert!(lab.status().unwrap().mtu > 1500);
+    for to in both(behind) {
+        let socket = crate::common::udp_socket(web, to, UDP);
+        socket.send(&[1; 3000]).unwrap();
+        let error =
+            socket.recv(&mut [0; 100]).expect_err("a datagram too large for the interface was answered");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EMSGSIZE), "{to}: {error}");
+    }
+    // What is larger goes in pieces from now on.
+    talk(web, behind);
+    talk(behind, web);
+    let time = std::time::Duration::from_secs(1);
+    let done = web.start_transfer(behind, behind.v6(), 5001, time).unwrap().finish().unwrap();
+    assert!(done.bytes > 100_000, "{done:?}");
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn an_interface_with_a_smaller_mtu_than_the_switch_is_told_of_and_kept_to() {
+    let (lab, web, places) = node_of(9000, &[(&FIRST, "native")], place);
+    a_smaller_mtu_is_found_out(&lab, &web, &places[0], FIRST.interface);
 }

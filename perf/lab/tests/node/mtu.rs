@@ -1,6 +1,6 @@
 //! Sizes: jumbo frames, pods of different MTUs, and a pod that gives itself a larger one than it was given.
 
-use crate::common::{LONG, TCP, UDP, both, set_mtu, shop, udp_socket, until, workers};
+use crate::common::{LONG, TCP, UDP, both, kernel, set_mtu, shop, udp_socket, until, workers};
 use penstock_api::DropReason;
 use penstock_lab::LabOptions;
 use penstock_lab::Outcome::Reached;
@@ -10,10 +10,12 @@ use std::time::Duration;
 #[test]
 fn jumbo_frames_carry_tcp_and_datagrams_whole() {
     let (lab, web, db) = shop("jumbo", LabOptions { mtu: 9000, ..workers(1) });
+    // Of kernels that cannot, less is asked.
+    let large = lab.status().unwrap().mtu - 200;
     for to in both(&db) {
-        let whole = db.watch("eth0", |frame| frame.len() > 8_000);
-        assert_eq!(web.udp_echo(to, UDP, 8_000, LONG), Reached, "{to}");
-        until("a datagram of 8 KB arrived in one frame", || whole.count() == 1);
+        let whole = db.watch("eth0", move |frame| frame.len() > large.into());
+        assert_eq!(web.udp_echo(to, UDP, large.into(), LONG), Reached, "{to}");
+        until("the datagram arrived in one frame", || whole.count() == 1);
         assert_eq!(web.udp_echo(to, UDP, 60_000, LONG), Reached, "{to}");
         assert_eq!(web.ping_with(to, 20_000, LONG), Reached, "{to}");
         let port = if to.is_ipv4() { 5001 } else { 5002 };
@@ -22,6 +24,31 @@ fn jumbo_frames_carry_tcp_and_datagrams_whole() {
         assert!(done.bytes > 1_000_000, "{to}: {done:?}");
         assert_eq!(lab.host().connect_within(to, TCP, LONG), Reached);
     }
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn a_kernel_without_frames_of_several_buffers_has_the_mtu_lowered_and_pods_refused_what_is_more() {
+    let (lab, web, db) = shop("lower", LabOptions { mtu: 9000, ..workers(1) });
+    let (most, pods) = if kernel() >= (6, 6) { (9000, 3) } else { (3826, 2) };
+    let status = lab.status().unwrap();
+    assert_eq!(status.mtu, most, "{status:#?}");
+    let told = |what: &str| status.notes.iter().any(|note| note.contains(what));
+    assert_eq!(told("the MTU is 3826, not 9000"), most == 3826, "{:?}", status.notes);
+    lab.declare_pod("shop", "large", &[]).unwrap();
+    lab.settled().unwrap();
+    match lab.attach_with("shop", "large", |call| call.configuration["mtu"] = 9000.into()) {
+        Ok(large) => {
+            assert_eq!(most, 9000);
+            assert_eq!(large.udp_echo(db.v4(), UDP, 8_000, LONG), Reached);
+        }
+        Err(refused) => {
+            let said = refused.to_string();
+            assert!(said.contains("9000") && said.contains("3826") && said.contains("Linux 6.6"), "{said}");
+        }
+    }
+    assert_eq!(lab.ports().unwrap().iter().filter(|port| port.pod.is_some()).count(), pods);
+    assert_eq!(web.udp_echo(db.v6(), UDP, 3_000, LONG), Reached);
     lab.assert_frames_conserved();
 }
 

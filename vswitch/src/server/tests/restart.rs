@@ -108,10 +108,12 @@ fn a_direct_port_is_there_from_the_start_and_waits_for_policy_like_any_other() {
     let direct = DirectPort {
         interface: "ve0".into(),
         queue: 0,
+        queues: 1,
         mode: Default::default(),
         addresses: port(9).addresses,
         mac: port(9).mac,
         pod: port(9).pod,
+        mtu: None,
     };
     let bench = Bench::with(Config { direct: vec![direct], ..Config::default() });
     let ready = || bench.ports().iter().find(|p| p.kind == "direct").map(|p| p.ready);
