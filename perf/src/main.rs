@@ -3,10 +3,19 @@
 mod compare;
 mod demo;
 mod engine;
+mod figures;
+mod generate;
+mod interrupt;
+mod latency;
 mod load;
 mod policy;
+mod progress;
+mod rate;
 mod serve;
 mod subjects;
+mod tcp;
+mod throughput;
+mod way;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,6 +37,16 @@ enum Command {
     Engine(engine::Arguments),
     /// What policy costs: compiling, changing, looking up, forwarding under it.
     Policy(policy::Arguments),
+    /// Send a load: counted, paced, every frame recognisable.
+    Generate(generate::GenerateArguments),
+    /// Count and verify what arrives of a load.
+    Sink(generate::SinkArguments),
+    /// The rates a path sustains without loss and with a little of it, searched as RFC 2544 does.
+    Throughput(throughput::Arguments),
+    /// How long frames are under way at shares of the rate without loss, and how long an answer takes over TCP.
+    Latency(latency::Arguments),
+    /// TCP: streams, questions and answers, connections made and closed.
+    Tcp(tcp::Arguments),
     /// One probe from inside a network namespace.
     Probe(serve::ProbeArguments),
     /// Echo and HTTP servers inside a network namespace, until it is gone.
@@ -40,6 +59,11 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Sink(arguments) => generate::sink(&arguments),
+        Command::Throughput(arguments) => throughput::run(&arguments),
+        Command::Latency(arguments) => latency::run(&arguments),
+        Command::Tcp(arguments) => tcp::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
     };

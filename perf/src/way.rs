@@ -1,0 +1,252 @@
+//! Where a load is sent: from pod to pod, through this switch on a node of its own, or through anything else a comparison can make.
+
+use crate::load::Source;
+use crate::load::flows::{DESTINATION_PORT, FLOWS_MAX, destination_ports};
+use crate::load::size::Sizes;
+use crate::subjects::{Subject, bridge, child, direct, ground, ovs, testpmd};
+use anyhow::{Context, Result, ensure};
+use penstock_api::message::gateway;
+use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
+use penstock_net::{Netns, offload};
+use std::fmt::Write;
+
+/// What answers questions on a connection.
+pub(crate) const ECHO_PORT: u16 = 5432;
+/// Rules each way of a subject whose policy is fixed.
+const FIXED_RULES: usize = 1000;
+const MTU_USUAL: u16 = 1500;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Over {
+    /// This switch, pods attached by the CNI plugin
+    Penstock,
+    /// This switch, the pods' veths as AF_XDP ports of their own
+    Direct,
+    /// The kernel's bridge
+    Bridge,
+    /// Open vSwitch with ports of type afxdp
+    Ovs,
+    /// DPDK testpmd on AF_XDP
+    Testpmd,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct WayArguments {
+    /// What is between the pods.
+    #[arg(long, value_enum, default_value = "penstock")]
+    pub(crate) over: Over,
+    /// The CPU of the generator and of all the kernel does for the sending pod.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) load_cpu: usize,
+    /// The CPU of the polling thread.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) worker_cpu: usize,
+    /// Further arguments of the switch: --switch-argument=--shortcut=off
+    #[arg(long, value_name = "ARGUMENT")]
+    pub(crate) switch_argument: Vec<String>,
+}
+
+/// Two pods and what is between them. Everything it made goes with it.
+pub(crate) struct Way {
+    kind: Kind,
+    load_cpu: usize,
+    worker_cpu: usize,
+}
+
+enum Kind {
+    Switch(Box<Switch>),
+    Other(Box<dyn Subject>),
+}
+
+struct Switch {
+    places: [Pod; 2],
+    /// After the pods: it removes their namespaces.
+    lab: Lab,
+    mtu: u16,
+    arguments: Vec<String>,
+}
+
+impl WayArguments {
+    /// For frames of these sizes, and so many flows.
+    pub(crate) fn make(&self, mtu: u16, flows_max: u32) -> Result<Way> {
+        ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces: run it as root");
+        let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        let highest = self.load_cpu.max(self.worker_cpu);
+        ensure!(
+            cpus > highest && self.load_cpu != self.worker_cpu,
+            "the load (CPU {}) and what is measured (CPU {}) want a CPU each; this machine has {cpus}",
+            self.load_cpu,
+            self.worker_cpu
+        );
+        ground::sweep();
+        let ports = [ECHO_PORT, DESTINATION_PORT];
+        let kind = match self.over {
+            Over::Penstock => Kind::Switch(Box::new(self.switch(mtu.max(MTU_USUAL), flows_max)?)),
+            Over::Direct => {
+                Kind::Other(Box::new(direct::Direct::make(self.worker_cpu, FIXED_RULES, &ports)?))
+            }
+            Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make()?)),
+            Over::Ovs => Kind::Other(Box::new(ovs::Ovs::make(self.worker_cpu)?)),
+            Over::Testpmd => Kind::Other(Box::new(testpmd::Testpmd::make(self.worker_cpu, self.load_cpu)?)),
+        };
+        let way = Way { kind, load_cpu: self.load_cpu, worker_cpu: self.worker_cpu };
+        child::favour(std::process::id());
+        way.process()?.into_iter().for_each(child::favour);
+        way.places()[1].listen_tcp(ECHO_PORT);
+        Ok(way)
+    }
+
+    fn switch(&self, mtu: u16, flows_max: u32) -> Result<Switch> {
+        let mut arguments = vec!["--cpus".to_owned(), self.worker_cpu.to_string()];
+        // Room for what a hash table wants beside.
+        let flows_wanted = u64::from(flows_max) * 2;
+        if flows_wanted > 131_072 {
+            arguments.extend(["--flows-max".to_owned(), flows_wanted.next_power_of_two().to_string()]);
+        }
+        arguments.extend(self.switch_argument.iter().cloned());
+        let options = LabOptions {
+            workers: Some(1),
+            polling: Some(Polling::Busy),
+            mtu,
+            switch_arguments: arguments.clone(),
+            ..LabOptions::default()
+        };
+        let lab = Lab::start("load", options)?;
+        let source = lab.add_pod("load", "source", &[("app", "source")])?;
+        let sink = lab.add_pod("load", "sink", &[("app", "sink")])?;
+        // Live frames reach a veth only where it runs NAPI.
+        let netns = Netns::open(lab.instance().netns())?;
+        for port in lab.ports()?.iter().filter(|port| port.kind == "pod") {
+            netns.run(|| offload::set(&port.interface, "gro", true))??;
+        }
+        Ok(Switch { places: [source, sink], lab, mtu, arguments })
+    }
+}
+
+impl Way {
+    pub(crate) fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Switch(_) => "penstock",
+            Kind::Other(subject) => subject.name(),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Switch(switch) => format!(
+                "penstock {}, 1 worker, polling busy, conntrack on, MTU {}, {}, GRO on the pods' host ends",
+                env!("CARGO_PKG_VERSION"),
+                switch.mtu,
+                switch.arguments.join(" ")
+            ),
+            Kind::Other(subject) => format!("{}: {}", subject.name(), subject.describe()),
+        }
+    }
+
+    pub(crate) fn placement(&self) -> String {
+        format!(
+            "generator, sending pod and both ends of TCP on CPU {}, the polling thread (and the sink behind it) on CPU {}",
+            self.load_cpu, self.worker_cpu
+        )
+    }
+
+    pub(crate) fn places(&self) -> [&Place; 2] {
+        match &self.kind {
+            Kind::Switch(switch) => {
+                let [source, sink] = &switch.places;
+                [source, sink]
+            }
+            Kind::Other(subject) => subject.places(),
+        }
+    }
+
+    pub(crate) fn source(&self) -> Result<Source<'_>> {
+        let [from, to] = self.places();
+        let next_hop = match &self.kind {
+            Kind::Switch(_) => gateway::MAC.0,
+            Kind::Other(subject) => subject.next_hop(),
+        };
+        Source::between(from, to, next_hop)
+    }
+
+    pub(crate) fn load_cpu(&self) -> usize {
+        self.load_cpu
+    }
+
+    fn process(&self) -> Result<Option<u32>> {
+        match &self.kind {
+            Kind::Switch(switch) => Ok(Some(switch.lab.status()?.pid)),
+            Kind::Other(subject) => Ok(subject.process()),
+        }
+    }
+
+    /// So many NetworkPolicies are in force from here on, and the load passes them. False: this path has none to set.
+    pub(crate) fn set_policies(&self, policies: usize) -> Result<bool> {
+        let Kind::Switch(switch) = &self.kind else { return Ok(false) };
+        match policies {
+            0 => switch.lab.try_apply("policy", "")?,
+            _ => switch.lab.try_apply("policy", &policies_yaml(policies))?,
+        }
+        // Neighbours are found, and the path is shown to work, before anything is measured.
+        let [from, to] = self.places();
+        from.round_trips(to.v4(), ECHO_PORT, 10).context("the pods cannot talk")?;
+        Ok(true)
+    }
+}
+
+/// Half of them select the receiver and half the sender, each opens one port; the first of each what the load and TCP need.
+fn policies_yaml(policies: usize) -> String {
+    let load = destination_ports(FLOWS_MAX);
+    let mut yaml = String::new();
+    for n in 0..policies {
+        let (direction, list, app, other) = match n % 2 {
+            0 => ("Ingress", "from", "sink", "source"),
+            _ => ("Egress", "to", "source", "sink"),
+        };
+        let ports = match n / 2 {
+            0 => format!(
+                "[{{protocol: UDP, port: {0}, endPort: {1}}}, {{protocol: TCP, port: {0}, endPort: {1}}}, {{protocol: TCP, port: {ECHO_PORT}}}]",
+                load.start(),
+                load.end()
+            ),
+            // Every other port, so that no range covers several.
+            k => format!("[{{protocol: UDP, port: {}}}]", 10_000 + 2 * (k % 25_000)),
+        };
+        let _ = write!(
+            yaml,
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{namespace: load, name: p{n}}}\nspec:\n  podSelector: \
+             {{matchLabels: {{app: {app}}}}}\n  policyTypes: [{direction}]\n  {}:\n  - {list}: [{{podSelector: {{matchLabels: \
+             {{app: {other}}}}}}}]\n    ports: {ports}\n---\n",
+            direction.to_lowercase()
+        );
+    }
+    yaml
+}
+
+/// Sizes that need no more than the usual MTU, and those that do: a path is made for each.
+pub(crate) fn by_mtu(sizes: &[Sizes]) -> Vec<(u16, Vec<Sizes>)> {
+    let (usual, long): (Vec<Sizes>, Vec<Sizes>) = sizes.iter().partition(|size| size.mtu() <= MTU_USUAL);
+    let mtu = long.iter().map(|size| size.mtu()).max().unwrap_or_default().max(9000);
+    [(MTU_USUAL, usual), (mtu, long)].into_iter().filter(|(_, sizes)| !sizes.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_policies_are_written_as_are_asked_for() {
+        for policies in [1, 2, 1000] {
+            let yaml = policies_yaml(policies);
+            assert_eq!(yaml.matches("kind: NetworkPolicy").count(), policies);
+            assert!(yaml.contains("endPort: 5016"));
+        }
+    }
+
+    #[test]
+    fn long_frames_get_a_path_of_their_own() {
+        let sizes = ["64", "9000", "imix"].map(|size| size.parse::<Sizes>().unwrap());
+        let by_mtu = by_mtu(&sizes);
+        assert_eq!(by_mtu, [(1500, vec![sizes[0], sizes[2]]), (9000, vec![sizes[1]])]);
+    }
+}
