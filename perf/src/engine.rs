@@ -8,7 +8,7 @@ mod measure;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
-pub(crate) use measure::{Bench, Kind};
+pub(crate) use measure::{Bench, Kind, bare};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 
@@ -62,12 +62,21 @@ pub(crate) struct Case {
 impl Case {
     /// The pipeline, with its flows.
     pub(crate) fn prepare(self) -> Result<Bench> {
-        let pods = [0, 1].map(|n| match crate::policy::pair_address(n) {
-            std::net::IpAddr::V4(address) => address.octets(),
-            std::net::IpAddr::V6(_) => unreachable!("pairs are IPv4"),
-        });
-        Bench::new(crate::policy::pair(self.rules)?, pods, self.kind, self.flows)
+        Bench::new(crate::policy::pair(self.rules)?, pods(), self.kind, self.flows)
     }
+}
+
+/// The frames of so many flows, one of each, in the order the pipeline gets them.
+pub(crate) fn frames(flows: usize) -> impl Iterator<Item = [u8; measure::FRAME_LEN]> {
+    let [from, to] = pods();
+    measure::shuffled(flows).into_iter().map(move |flow| measure::frame(flow, from, to))
+}
+
+fn pods() -> [[u8; 4]; 2] {
+    [0, 1].map(|n| match crate::policy::pair_address(n) {
+        std::net::IpAddr::V4(address) => address.octets(),
+        std::net::IpAddr::V6(_) => unreachable!("pairs are IPv4"),
+    })
 }
 
 /// Million frames a second.

@@ -11,6 +11,7 @@ mod load;
 mod policy;
 mod progress;
 mod rate;
+mod report;
 mod serve;
 mod subjects;
 mod tcp;
@@ -47,6 +48,11 @@ enum Command {
     Latency(latency::Arguments),
     /// TCP: streams, questions and answers, connections made and closed.
     Tcp(tcp::Arguments),
+    /// Figures of any of these as one HTML page, with plots.
+    Report(report::Arguments),
+    /// Frames between two interfaces over AF_XDP, as a peer of the comparison.
+    #[command(hide = true)]
+    AfxdpLoop(subjects::loops::bare::Arguments),
     /// One probe from inside a network namespace.
     Probe(serve::ProbeArguments),
     /// Echo and HTTP servers inside a network namespace, until it is gone.
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         Command::Throughput(arguments) => throughput::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),
         Command::Tcp(arguments) => tcp::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::AfxdpLoop(arguments) => subjects::loops::bare::run(&arguments),
         Command::Probe(arguments) => serve::probe(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
     };

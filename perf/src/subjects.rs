@@ -4,12 +4,25 @@ pub(crate) mod bridge;
 pub(crate) mod child;
 pub(crate) mod direct;
 pub(crate) mod ground;
+pub(crate) mod loops;
 pub(crate) mod ours;
 pub(crate) mod ovs;
+pub(crate) mod ovs_dpdk;
+pub(crate) mod redirect;
 pub(crate) mod testpmd;
 
 use anyhow::Result;
 use penstock_lab::Place;
+
+pub(crate) const USERSPACE: &str = "penstock userspace";
+pub(crate) const SHORTCUT: &str = "penstock shortcut";
+pub(crate) const DIRECT: &str = "penstock direct";
+pub(crate) const BRIDGE: &str = "kernel bridge";
+pub(crate) const REDIRECT: &str = "tc redirect_peer";
+pub(crate) const LOOP: &str = "AF_XDP loop";
+pub(crate) const LOOP_AFXDP: &str = "AF_XDP loop (afxdp crate)";
+pub(crate) const OVS: &str = "OVS afxdp";
+pub(crate) const TESTPMD: &str = "testpmd io";
 
 pub(crate) trait Subject {
     fn name(&self) -> &'static str;
@@ -29,4 +42,19 @@ pub(crate) trait Subject {
     fn drops(&mut self) -> String {
         String::new()
     }
+    /// What its userspace has sent so far, as the kernel counts it; of subjects that have another way too.
+    fn sent_by_userspace(&self) -> Result<Option<Sent>> {
+        Ok(None)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+}
+
+fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.trim())
 }

@@ -83,7 +83,7 @@ pub(crate) fn frame(flow: usize, from: [u8; 4], to: [u8; 4]) -> [u8; FRAME_LEN] 
 }
 
 /// The numbers below `count`, each once, in an order that is the same in every run and has no pattern a table could profit from.
-fn shuffled(count: usize) -> Vec<usize> {
+pub(crate) fn shuffled(count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     for at in (1..count).rev() {

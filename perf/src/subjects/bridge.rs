@@ -25,12 +25,11 @@ impl Bridge {
 
 impl Subject for Bridge {
     fn name(&self) -> &'static str {
-        "kernel bridge"
+        super::BRIDGE
     }
 
     fn describe(&self) -> String {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        format!("Linux {}, GRO on the pods' host ends", release.trim())
+        format!("{}, GRO on the pods' host ends", super::kernel())
     }
 
     fn places(&self) -> [&Place; 2] {

@@ -1,6 +1,7 @@
 //! A peer's program: started in a namespace, stopped and continued in turns, ended with this process whatever happens.
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use penstock_net::Netns;
@@ -67,6 +68,14 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) fn set_running(process: u32, running: bool) -> Result<()> {
     let signal = if running { Signal::SIGCONT } else { Signal::SIGSTOP };
     kill(Pid::from_raw(process as i32), signal).with_context(|| format!("process {process}"))
+}
+
+/// Puts a program of one thread on one CPU.
+pub(crate) fn pin(process: u32, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(process as i32), &set))
+        .with_context(|| format!("process {process} on CPU {cpu}"))
 }
 
 /// Asks the scheduler to prefer a process's session: what else runs on the machine disturbs less. A kernel without session

@@ -117,7 +117,7 @@ fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<P
 
 impl Subject for Direct {
     fn name(&self) -> &'static str {
-        "penstock direct"
+        super::DIRECT
     }
 
     fn describe(&self) -> String {

@@ -49,7 +49,7 @@ impl Drop for Names {
 
 impl Ground {
     pub(crate) fn make(peer: &str) -> Result<Ground> {
-        let prefix = format!("{PREFIX}{}-{peer}", std::process::id());
+        let prefix = name(peer);
         let mut names = Names(vec![]);
         let middle = names.make(prefix.clone())?;
         middle.run(|| {
@@ -103,10 +103,14 @@ impl Drop for Ground {
     }
 }
 
+/// What a peer's namespaces and files are called.
+pub(crate) fn name(peer: &str) -> String {
+    format!("{PREFIX}{}-{peer}", std::process::id())
+}
+
 /// A directory for a peer's files.
 pub(crate) fn directory(peer: &str) -> Result<TempDir> {
-    let name = format!("{PREFIX}{}-{peer}", std::process::id());
-    Ok(tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()?)
+    Ok(tempfile::Builder::new().prefix(&name(peer)).rand_bytes(0).tempdir()?)
 }
 
 /// Removes what benchmarks left that were killed.

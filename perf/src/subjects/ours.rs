@@ -1,31 +1,45 @@
 //! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked, every frame
 //! through userspace.
 
-use super::Subject;
+use super::{Sent, Subject};
 use crate::load::DESTINATION_PORT;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use penstock_api::DropReason;
+use penstock_api::WorkerId;
+use penstock_api::instance::inside::trunk_near;
 use penstock_api::message::gateway;
 use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
 use penstock_net::{Netns, offload};
 use std::fmt::Write;
 
-pub(crate) const INSTANCE: &str = "pt-measure";
+pub(crate) const INSTANCES: [&str; 2] = ["pt-measure", "pt-shortcut"];
+
+/// Does the kernel carry established flows by itself?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shortcut {
+    On,
+    Off,
+}
 
 #[derive(Debug)]
 pub(crate) struct Ours {
     places: [Pod; 2],
     lab: Lab,
+    /// Of the switch's own namespace.
+    netns: Netns,
     process: u32,
     rules: usize,
+    shortcut: Shortcut,
     drops: Vec<(DropReason, u64)>,
 }
 
 impl Ours {
     /// One worker, on `cpu`. `ports`: what the receiver may be reached on beside the load's port.
-    pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16]) -> Result<Ours> {
+    pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16], shortcut: Shortcut) -> Result<Ours> {
+        ensure!(shortcut == Shortcut::Off, "this switch has no shortcut");
+        let instance = INSTANCES[0];
         let options = LabOptions {
-            instance: Some(INSTANCE.to_owned()),
+            instance: Some(instance.to_owned()),
             workers: Some(1),
             polling: Some(Polling::Busy),
             switch_arguments: vec!["--cpus".into(), cpu.to_string()],
@@ -41,7 +55,8 @@ impl Ours {
             netns.run(|| offload::set(&port.interface, "gro", true))??;
         }
         let process = lab.status()?.pid;
-        Ok(Ours { places: [source, sink], process, rules, drops: lab.all_drops()?, lab })
+        let drops = lab.all_drops()?;
+        Ok(Ours { places: [source, sink], process, rules, shortcut, drops, netns, lab })
     }
 }
 
@@ -70,13 +85,17 @@ pub(crate) fn policy(rules: usize, ports: &[u16]) -> String {
 
 impl Subject for Ours {
     fn name(&self) -> &'static str {
-        "penstock"
+        match self.shortcut {
+            Shortcut::Off => super::USERSPACE,
+            Shortcut::On => super::SHORTCUT,
+        }
     }
 
     fn describe(&self) -> String {
         format!(
-            "{}, 1 worker, polling busy, {} rules each way, conntrack on, GRO on the pods' host ends",
+            "{}, shortcut {}, 1 worker, polling busy, {} rules each way, conntrack on, GRO on the pods' host ends",
             env!("CARGO_PKG_VERSION"),
+            if self.shortcut == Shortcut::On { "on" } else { "off" },
             self.rules
         )
     }
@@ -97,6 +116,21 @@ impl Subject for Ours {
     fn drops(&mut self) -> String {
         new_drops(&self.lab, &mut self.drops)
     }
+
+    fn sent_by_userspace(&self) -> Result<Option<Sent>> {
+        // What the worker sends enters the kernel by its trunk's near end, and nothing else does.
+        let near = trunk_near(WorkerId(0));
+        let counters = self.netns.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+        received(&counters, &near).map(Some).with_context(|| format!("no counters of {near}"))
+    }
+}
+
+/// From `/proc/net/dev`.
+fn received(counters: &str, interface: &str) -> Option<Sent> {
+    let line = counters.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+    let mut numbers = line.split_whitespace().map(str::parse);
+    let (bytes, frames) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(Sent { frames, bytes })
 }
 
 /// What a switch dropped since `seen` was written, and writes it anew.
@@ -111,4 +145,17 @@ pub(super) fn new_drops(lab: &Lab, seen: &mut Vec<(DropReason, u64)>) -> String 
         .collect();
     *seen = now;
     new.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_of_one_interface_are_not_those_of_another_whose_name_begins_alike() {
+        let counters =
+            "Inter-|   Receive\n face |bytes packets\ntrunk01: 1 2 0\ntrunk0:  700       8    0    0\n";
+        assert_eq!(received(counters, "trunk0"), Some(Sent { frames: 8, bytes: 700 }));
+        assert_eq!(received(counters, "trunk1"), None);
+    }
 }

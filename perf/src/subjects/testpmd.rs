@@ -3,10 +3,11 @@
 use super::Subject;
 use super::child::{self, Child};
 use super::ground::{self, Ground, PORTS};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use penstock_lab::Place;
 use std::fs::File;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 #[derive(Debug)]
@@ -71,6 +72,48 @@ impl Testpmd {
     }
 }
 
+/// Million frames a second that testpmd takes from a capture and throws away: DPDK's part of what OVS-DPDK does with it.
+pub(crate) fn capture_to_nowhere(capture: &Path, cpu: usize, main_cpu: usize) -> Result<f64> {
+    child::find("dpdk-testpmd")?;
+    let dir = ground::directory("dpcap")?;
+    let log = dir.path().join("log");
+    let file = File::create(&log)?;
+    let mut program = Child::start(
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "dpdk-testpmd"])
+            .arg(format!("--lcores={main_cpu},{cpu}"))
+            .arg(format!("--main-lcore={main_cpu}"))
+            .args(["--no-pci", "--no-huge", "-m", "1024", "--no-telemetry", "--file-prefix=pt-bench-pcap"])
+            .arg(format!("--vdev=net_pcap0,rx_pcap={},infinite_rx=1", capture.display()))
+            .arg("--vdev=net_null0,no-rx=1")
+            .args(["--", "--forward-mode=io", "--nb-cores=1", "--auto-start", "--total-num-mbufs=262144"])
+            .args(["--port-topology=paired", "--stats-period=1"])
+            .env("RUNTIME_DIRECTORY", dir.path())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file),
+    )?;
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    program
+        .wait_until("it counted", || rates(&said()).len() >= 4)
+        .with_context(|| format!("testpmd said: {}", tail(&said())))?;
+    let mut rates = rates(&said());
+    rates.sort_by(f64::total_cmp);
+    let rate = rates[rates.len() / 2];
+    ensure!(rate > 0.0, "testpmd passed nothing: {}", tail(&said()));
+    Ok(rate)
+}
+
+/// Million frames a second of each period that `--stats-period` reported, of all ports together.
+fn rates(log: &str) -> Vec<f64> {
+    // "  Tx-pps:     23211111          Tx-bps: ..." for each port; frames leave by one of them.
+    let seen: Vec<f64> = log
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Tx-pps:")?.split_whitespace().next()?.parse().ok())
+        .collect();
+    seen.chunks_exact(2).map(|ports| ports.iter().sum::<f64>() / 1e6).collect()
+}
+
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(5)..].join(" / ")
@@ -78,7 +121,7 @@ fn tail(text: &str) -> String {
 
 impl Subject for Testpmd {
     fn name(&self) -> &'static str {
-        "testpmd io"
+        super::TESTPMD
     }
 
     fn describe(&self) -> String {
@@ -95,5 +138,19 @@ impl Subject for Testpmd {
 
     fn process(&self) -> Option<u32> {
         Some(self.program.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rates;
+
+    #[test]
+    fn a_rate_is_of_both_ports_and_of_one_second() {
+        let port = |rate: u32| {
+            format!("  Rx-pps:  5  Rx-bps: 0\n  Tx-pps:     {rate}          Tx-bps:            0\n")
+        };
+        let log = [port(0), port(0), port(1_000_000), port(500_000), port(9)].concat();
+        assert_eq!(rates(&log), [0.0, 1.5]);
     }
 }

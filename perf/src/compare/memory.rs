@@ -1,0 +1,221 @@
+//! Classification alone: the switch's pipeline and OVS-DPDK, each with the same frames from memory, on one core, in turns.
+//!
+//! Both sides copy each frame in, and both are measured with nothing between reception and transmission too, so that the
+//! source's part is known. New flows: OVS reads frames that never repeat from a file the kernel has in memory, because DPDK's
+//! endless capture repeats; that costs it some 0.1 us a frame.
+
+use super::report::{Account, Skipped};
+use super::seen::Seen;
+use super::work::on_cpu;
+use super::{Arguments, LOAD_CPU, WORKER_CPU};
+use crate::engine::{self, Bench, Case, Kind};
+use crate::subjects::ovs_dpdk::{self, OvsDpdk, Rules};
+use crate::subjects::{child, ground, testpmd};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub(super) const OURS: &str = "penstock engine";
+pub(super) const OURS_BARE: &str = "penstock memory ports, bare";
+pub(super) const OVS_DPDK: &str = "OVS-DPDK";
+pub(super) const OVS_DPDK_ACL: &str = "OVS-DPDK, ct and 1,000 ACLs";
+pub(super) const DPDK_BARE: &str = "testpmd io, bare";
+
+pub(super) const NEW: &str = "from memory, every frame a new flow, conntrack, 1,000 rules, Mpps";
+pub(super) const CACHED_MANY_RULES: &str = "from memory, 1,000 flows, 10,000 rules, Mpps";
+pub(super) const CACHED_NO_RULES: &str = "from memory, 1,000 flows, no rules, Mpps";
+const NEW_MANY_RULES: &str = "from memory, every frame a new flow, conntrack, 10,000 rules, Mpps";
+const NEW_NO_RULES: &str = "from memory, every frame a new flow, conntrack, no rules, Mpps";
+/// Those that OVS's memory for frames holds.
+pub(super) const FLOWS: [usize; 3] = [1_000, 10_000, 100_000];
+const MANY_FLOWS: usize = 1_000_000;
+const RULES: usize = 1_000;
+const MANY_RULES: usize = 10_000;
+const NEW_FLOWS: usize = 100_000;
+/// Read once: enough for a second and more.
+const OVS_NEW_FLOWS: usize = 1_000_000;
+const FRAMES: u64 = 2_000_000;
+
+/// The measurement with so many flows, all of them known.
+pub(super) fn cached(flows: usize) -> String {
+    let thousands = match flows {
+        1_000_000.. => format!("{},000,000", flows / 1_000_000),
+        _ => format!("{},000", flows / 1_000),
+    };
+    format!("from memory, {thousands} flows, conntrack, 1,000 rules, Mpps")
+}
+
+/// Ours: what is measured under which name.
+fn cases() -> Vec<(String, Case)> {
+    let hit = |flows, rules| Case { kind: Kind::Hit, flows, rules };
+    let new = |rules| Case { kind: Kind::New, flows: NEW_FLOWS, rules };
+    let mut cases: Vec<_> = FLOWS.map(|flows| (cached(flows), hit(flows, RULES))).into();
+    cases.extend([
+        (cached(MANY_FLOWS), hit(MANY_FLOWS, RULES)),
+        (NEW.to_owned(), new(RULES)),
+        (CACHED_NO_RULES.to_owned(), hit(1_000, 0)),
+        (CACHED_MANY_RULES.to_owned(), hit(1_000, MANY_RULES)),
+        (NEW_NO_RULES.to_owned(), new(0)),
+        (NEW_MANY_RULES.to_owned(), new(MANY_RULES)),
+    ]);
+    cases
+}
+
+pub(super) fn measure(arguments: &Arguments, seen: &mut Seen) -> Result<(Vec<Account>, Vec<Skipped>)> {
+    let (mut accounts, mut skipped) = (Vec::new(), Vec::new());
+    let frames = if arguments.smoke { 20_000 } else { FRAMES };
+    let mut ours = Vec::new();
+    if arguments.wants("engine") {
+        for (name, case) in cases() {
+            if arguments.smoke && case.flows > 1_000 && case.kind == Kind::Hit {
+                continue;
+            }
+            eprintln!("compare: setting up {OURS}: {name}");
+            ours.push((name, case.prepare()?));
+        }
+        accounts.push(Account {
+            subject: OURS.to_owned(),
+            is: format!(
+                "{}, the whole pipeline of one worker between memory ports that copy each frame in; each end under a \
+                 policy of as many rules as said",
+                env!("CARGO_PKG_VERSION")
+            ),
+        });
+    }
+    let mut peer = None;
+    if arguments.wants("ovs-dpdk") {
+        match Peer::make(arguments.smoke) {
+            Ok(made) => {
+                accounts.extend(made.accounts());
+                peer = Some(made);
+            }
+            Err(error) => {
+                eprintln!("compare: {OVS_DPDK} is skipped: {error:#}");
+                skipped.push(Skipped { subject: OVS_DPDK.to_owned(), reason: format!("{error:#}") });
+            }
+        }
+        skipped.push(Skipped {
+            subject: format!("{OVS_DPDK} with {MANY_FLOWS} flows"),
+            reason: format!(
+                "OVS holds at most 262,144 frames, and the capture's are among them: {} flows are the most",
+                ovs_dpdk::FLOWS_MAX
+            ),
+        });
+    }
+    for round in 1..=arguments.rounds.max(1) {
+        measure_ours(&mut ours, frames, seen)?;
+        if let Some(peer) = &mut peer {
+            peer.turn(seen)?;
+        }
+        eprintln!("compare: round {round}/{}: from memory", arguments.rounds);
+    }
+    Ok((accounts, skipped))
+}
+
+fn measure_ours(benches: &mut [(String, Bench)], frames: u64, seen: &mut Seen) -> Result<()> {
+    on_cpu(WORKER_CPU, || {
+        for (name, bench) in benches.iter_mut() {
+            let rate = bench.measure(frames).with_context(|| name.clone())?;
+            seen.add(name, OURS, rate);
+        }
+        if !benches.is_empty() {
+            seen.add(&cached(FLOWS[0]), OURS_BARE, engine::bare(FLOWS[0], frames)?);
+        }
+        Ok(())
+    })
+}
+
+/// OVS-DPDK, and the captures it reads.
+struct Peer {
+    ovs: OvsDpdk,
+    captures: Vec<(usize, PathBuf)>,
+    new: PathBuf,
+    new_flows: usize,
+    duration: Duration,
+    is_bare_measured: bool,
+    _dir: TempDir,
+}
+
+impl Peer {
+    fn make(is_smoke: bool) -> Result<Peer> {
+        eprintln!("compare: setting up {OVS_DPDK}");
+        let dir = ground::directory("captures")?;
+        let flows = if is_smoke { &FLOWS[..1] } else { &FLOWS[..] };
+        let captures = flows
+            .iter()
+            .map(|flows| Ok((*flows, ovs_dpdk::write_capture(dir.path(), *flows)?)))
+            .collect::<Result<_>>()?;
+        let new_flows = if is_smoke { NEW_FLOWS } else { OVS_NEW_FLOWS };
+        // Another name than the endless one of as many flows would have: it has the same content, and may as well be it.
+        let new = ovs_dpdk::write_capture(dir.path(), new_flows)?;
+        let ovs = OvsDpdk::make(WORKER_CPU, LOAD_CPU)?;
+        child::favour(ovs.process());
+        child::set_running(ovs.process(), false)?;
+        let duration = Duration::from_millis(if is_smoke { 100 } else { 1000 });
+        Ok(Peer { ovs, captures, new, new_flows, duration, is_bare_measured: false, _dir: dir })
+    }
+
+    fn accounts(&self) -> [Account; 3] {
+        let ovs = self.ovs.describe();
+        let account = |subject: &str, is: String| Account { subject: subject.to_owned(), is };
+        [
+            account(OVS_DPDK, format!("{ovs}; one rule, in to out")),
+            account(
+                OVS_DPDK_ACL,
+                format!("{ovs}; ct, then a rule for new and one for established to each of 1,000 ports"),
+            ),
+            account(
+                DPDK_BARE,
+                "dpdk-testpmd io: net_pcap to net_null, the same captures, nobody looks at a frame"
+                    .to_owned(),
+            ),
+        ]
+    }
+
+    fn turn(&mut self, seen: &mut Seen) -> Result<()> {
+        child::set_running(self.ovs.process(), true)?;
+        let acl = Rules::Acl(RULES);
+        for (rules, who) in [(Rules::None, OVS_DPDK), (acl, OVS_DPDK_ACL)] {
+            for (flows, capture) in &self.captures {
+                let rate = self
+                    .ovs
+                    .cached(capture, rules, self.duration)
+                    .with_context(|| format!("{who}, {flows} flows"))?;
+                seen.add(&cached(*flows), who, rate);
+            }
+        }
+        let rate =
+            self.ovs.new_flows(&self.new, self.new_flows as u64, acl).context("OVS-DPDK, new flows")?;
+        seen.add(NEW, OVS_DPDK_ACL, rate);
+        child::set_running(self.ovs.process(), false)?;
+        // It has no neighbours and no state: once is as good as five times, and its figure is a median of seconds already.
+        if !std::mem::replace(&mut self.is_bare_measured, true) {
+            for (flows, capture) in &self.captures {
+                seen.add(
+                    &cached(*flows),
+                    DPDK_BARE,
+                    testpmd::capture_to_nowhere(capture, WORKER_CPU, LOAD_CPU)?,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measurements_are_named_as_people_write_numbers() {
+        assert_eq!(cached(10_000), "from memory, 10,000 flows, conntrack, 1,000 rules, Mpps");
+        assert_eq!(cached(1_000_000), "from memory, 1,000,000 flows, conntrack, 1,000 rules, Mpps");
+    }
+
+    #[test]
+    fn no_two_cases_have_one_name() {
+        let names: std::collections::BTreeSet<_> = cases().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), cases().len());
+    }
+}

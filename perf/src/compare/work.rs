@@ -1,0 +1,178 @@
+//! The work: what every subject is given, in its turn, and how it is checked.
+
+use super::seen::Seen;
+use super::{Arguments, LOAD_CPU};
+use crate::load::{self, LoadPlan};
+use crate::subjects::{Sent, Subject};
+use anyhow::{Context, Result, ensure};
+use penstock_lab::Place;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+pub(super) const UDP: &str = "UDP 64 B, Mpps";
+pub(super) const TCP: &str = "TCP 1 stream, Gb/s";
+pub(super) const TCP_FREE: &str = "TCP 1 stream, CPUs free, Gb/s";
+pub(super) const TCP_8: &str = "TCP 8 streams, CPUs free, Gb/s";
+pub(super) const P50: &str = "TCP request p50, us";
+pub(super) const P99: &str = "TCP request p99, us";
+pub(super) const CONNECTS: &str = "TCP connect, ask, close, 1/s";
+pub(super) const UDP_SHARE: &str = "UDP frames past userspace, share";
+pub(super) const TCP_SHARE: &str = "TCP bytes past userspace, share";
+
+const ECHO_PORT: u16 = 5432;
+const TRANSFER_PORT: u16 = 5001;
+const STREAMS: u16 = 8;
+
+/// One turn of one subject. Returns what is worth saying about it.
+pub(super) type Measure = fn(&dyn Subject, &Arguments, &mut Seen) -> Result<String>;
+
+/// TCP ports that have to be open.
+pub(super) fn ports() -> Vec<u16> {
+    std::iter::once(ECHO_PORT).chain(TRANSFER_PORT..TRANSFER_PORT + STREAMS).collect()
+}
+
+pub(super) fn prepare(subject: &dyn Subject) -> Result<()> {
+    let [from, to] = subject.places();
+    to.listen_tcp(ECHO_PORT);
+    // Connections follow each other faster than their ports come free.
+    from.run(|| penstock_net::sysctl::set("net/ipv4/tcp_tw_reuse", "1"))?;
+    Ok(())
+}
+
+pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    // Neighbours are found, and the path is shown to work, before anything is measured.
+    from.round_trips(to.v4(), ECHO_PORT, 10).context("the pods cannot talk")?;
+    let plan = LoadPlan {
+        flows: arguments.flows,
+        warm_up: Duration::from_millis(arguments.transfer_ms.min(500)),
+        duration: Duration::from_millis(arguments.transfer_ms),
+        cpu: LOAD_CPU,
+    };
+    let before = subject.sent_by_userspace()?;
+    let arrived = load::run(from, to, subject.next_hop(), &plan)?;
+    let after = subject.sent_by_userspace()?;
+    ensure!(arrived.wrong_len == 0, "{} frames arrived with another length", arrived.wrong_len);
+    let name = subject.name();
+    let loss = arrived.loss();
+    seen.add_load(UDP, name, arrived.mpps, arrived.offered_mpps, loss);
+    let mut said = format!("{:.2} Mpps of {:.2} offered", arrived.mpps, arrived.offered_mpps);
+    if arrived.out_of_order > 0 {
+        said.push_str(&format!(", {} out of order", arrived.out_of_order));
+        seen.note(UDP, name, &format!("{} of {} out of order", arrived.out_of_order, arrived.received));
+    }
+    if let Some((before, after)) = before.zip(after) {
+        let share = past_userspace(after.frames - before.frames, arrived.received);
+        seen.add(UDP_SHARE, name, share);
+        said.push_str(&format!(", {:.1} % past userspace", share * 100.0));
+    }
+    Ok(said)
+}
+
+pub(super) fn tcp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    let time = Duration::from_millis(arguments.transfer_ms);
+    let name = subject.name();
+    let before = subject.sent_by_userspace()?;
+    let pinned = on_cpu(LOAD_CPU, || transfer(from, to, 1, time))?;
+    share_of_transfer(subject, before, &pinned, seen)?;
+    let free = transfer(from, to, 1, time)?;
+    let eight = transfer(from, to, STREAMS, time)?;
+    for (what, transfer) in [(TCP, &pinned), (TCP_FREE, &free), (TCP_8, &eight)] {
+        seen.add(what, name, transfer.gigabits);
+    }
+    // What the transfers left behind in queues and settings is gone by then.
+    std::thread::sleep(Duration::from_millis(200));
+    let latency = on_cpu(LOAD_CPU, || from.round_trips(to.v4(), ECHO_PORT, arguments.questions))?;
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    seen.add(P50, name, us(latency.p50));
+    seen.add(P99, name, us(latency.p99));
+    let connects = on_cpu(LOAD_CPU, || connects(from, to, time / 3))?;
+    seen.add(CONNECTS, name, connects);
+    Ok(format!(
+        "{:.2} Gb/s, CPUs free {:.2}, 8 streams {:.2}; request {:.0} us; {connects:.0} connections/s",
+        pinned.gigabits,
+        free.gigabits,
+        eight.gigabits,
+        us(latency.p50)
+    ))
+}
+
+struct Transferred {
+    bytes: u64,
+    gigabits: f64,
+}
+
+/// So many streams at once, each to a port of its own; what arrived counts.
+fn transfer(from: &Place, to: &Place, streams: u16, time: Duration) -> Result<Transferred> {
+    let running: Vec<_> = (0..streams)
+        .map(|n| from.start_transfer(to, to.v4(), TRANSFER_PORT + n, time))
+        .collect::<Result<_>>()?;
+    let mut sum = Transferred { bytes: 0, gigabits: 0.0 };
+    for transfer in running {
+        let transfer = transfer.finish()?;
+        sum.bytes += transfer.bytes;
+        sum.gigabits += transfer.gigabits_per_second();
+    }
+    Ok(sum)
+}
+
+fn share_of_transfer(
+    subject: &dyn Subject,
+    before: Option<Sent>,
+    transferred: &Transferred,
+    seen: &mut Seen,
+) -> Result<()> {
+    if let Some((before, after)) = before.zip(subject.sent_by_userspace()?) {
+        let share = past_userspace(after.bytes - before.bytes, transferred.bytes);
+        seen.add(TCP_SHARE, subject.name(), share);
+    }
+    Ok(())
+}
+
+/// Which share of what arrived was not sent by userspace.
+fn past_userspace(sent: u64, arrived: u64) -> f64 {
+    if arrived == 0 { 0.0 } else { 1.0 - (sent as f64 / arrived as f64).min(1.0) }
+}
+
+/// Connections a second, one after the other: connect, ask one question, close.
+fn connects(from: &Place, to: &Place, time: Duration) -> Result<f64> {
+    let address = SocketAddr::new(to.v4().into(), ECHO_PORT);
+    from.netns()
+        .run(|| -> Result<f64> {
+            let (began, mut count) = (Instant::now(), 0u32);
+            while began.elapsed() < time {
+                let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+                stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+                stream.set_nodelay(true)?;
+                let mut answer = [0];
+                stream.write_all(b"?")?;
+                stream.read_exact(&mut answer)?;
+                count += 1;
+            }
+            Ok(f64::from(count) / began.elapsed().as_secs_f64())
+        })?
+        .context("connecting again and again")
+}
+
+/// Threads that `what` makes inherit the CPU.
+pub(super) fn on_cpu<T: Send>(cpu: usize, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| match scope.spawn(|| load::pin(cpu).and_then(|()| what())).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_userspace_sent_is_not_past_it_headers_and_all() {
+        assert_eq!(past_userspace(0, 100), 1.0);
+        assert_eq!(past_userspace(104, 100), 0.0);
+        assert!((past_userspace(2, 100) - 0.98).abs() < 1e-9);
+        assert_eq!(past_userspace(0, 0), 0.0);
+    }
+}

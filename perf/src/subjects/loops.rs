@@ -1,0 +1,113 @@
+//! The least a userspace path can do: a loop between two AF_XDP sockets that looks at nothing. Once with the library the switch
+//! uses (`xsk-rs`, the loop of [`bare`]), once with the `afxdp` crate, so that the choice between them is a figure. That one's
+//! libbpf and the other's libxdp define the same symbols: it is a program of its own (perf/afxdp-loop).
+
+pub(crate) mod bare;
+
+use super::Subject;
+use super::child::{self, Child};
+use super::ground::{self, Ground, PORTS};
+use anyhow::{Context, Result, bail};
+use penstock_lab::Place;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tempfile::TempDir;
+
+/// Built by `make bench`, beside this program.
+const AFXDP_PROGRAM: &str = "penstock-afxdp-loop";
+/// What a loop prints when frames may come.
+pub(crate) const READY: &str = "forwarding";
+
+#[derive(Debug)]
+pub(crate) struct Loop {
+    program: Child,
+    ground: Ground,
+    _dir: TempDir,
+    name: &'static str,
+    describe: String,
+}
+
+impl Loop {
+    /// On `cpu`.
+    pub(crate) fn with_xsk_rs(cpu: usize) -> Result<Loop> {
+        let program = std::env::current_exe().context("this program does not find itself")?;
+        let describe = format!(
+            "xsk-rs 0.11, two sockets over one area, native copy, need_wakeup, one kick per batch of {}",
+            bare::BATCH
+        );
+        Loop::start(super::LOOP, "xsk", &program, &["afxdp-loop"], cpu, describe)
+    }
+
+    /// As [`Loop::with_xsk_rs`].
+    pub(crate) fn with_afxdp(cpu: usize) -> Result<Loop> {
+        let program = beside_this(AFXDP_PROGRAM)?;
+        let version = child::output(std::process::Command::new(&program).arg("--version"))?;
+        let describe = format!(
+            "{}, two areas over one memory, native copy, need_wakeup, one kick per batch of 32",
+            version.trim()
+        );
+        Loop::start(super::LOOP_AFXDP, "afx", &program, &[], cpu, describe)
+    }
+
+    fn start(
+        name: &'static str,
+        short: &str,
+        program: &Path,
+        arguments: &[&str],
+        cpu: usize,
+        describe: String,
+    ) -> Result<Loop> {
+        let ground = Ground::make(short)?;
+        // A frame with an unfinished checksum leaves an AF_XDP port as it is.
+        ground.complete_checksums()?;
+        let dir = ground::directory(short)?;
+        let log = dir.path().join("log");
+        let file = File::create(&log)?;
+        let mut child = Child::start(
+            ground
+                .command(&program.display().to_string())
+                .args(arguments)
+                .args(PORTS)
+                .stdin(Stdio::null())
+                .stdout(file.try_clone()?)
+                .stderr(file),
+        )?;
+        child::pin(child.id(), cpu)?;
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        child
+            .wait_until("it forwarded", || said().contains(READY))
+            .with_context(|| format!("it said: {}", said().trim()))?;
+        Ok(Loop { program: child, ground, _dir: dir, name, describe })
+    }
+}
+
+fn beside_this(program: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(program);
+    match path.is_file() {
+        true => Ok(path),
+        false => bail!("{program} is not beside this program; 'make bench' builds it"),
+    }
+}
+
+impl Subject for Loop {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn describe(&self) -> String {
+        self.describe.clone()
+    }
+
+    fn places(&self) -> [&Place; 2] {
+        self.ground.places.each_ref()
+    }
+
+    fn next_hop(&self) -> [u8; 6] {
+        self.ground.macs[1]
+    }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.program.id())
+    }
+}
