@@ -58,9 +58,18 @@ pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
     let loss = arrived.loss();
     seen.add_load(UDP, name, arrived.mpps, arrived.offered_mpps, loss);
     let mut said = format!("{:.2} Mpps of {:.2} offered", arrived.mpps, arrived.offered_mpps);
+    ensure!(arrived.flows > 0, "nothing arrived");
+    let mut faults = Vec::new();
     if arrived.out_of_order > 0 {
-        said.push_str(&format!(", {} out of order", arrived.out_of_order));
-        seen.note(UDP, name, &format!("{} of {} out of order", arrived.out_of_order, arrived.received));
+        faults.push(format!("{} of {} out of order", arrived.out_of_order, arrived.received));
+    }
+    if arrived.flows < arguments.flows {
+        faults.push(format!("{} of {} flows arrived", arrived.flows, arguments.flows));
+    }
+    if !faults.is_empty() {
+        let faults = faults.join(", ");
+        said.push_str(&format!(", {faults}"));
+        seen.note(UDP, name, &faults);
     }
     if let Some((before, after)) = before.zip(after) {
         let share = past_userspace(after.frames - before.frames, arrived.received);
