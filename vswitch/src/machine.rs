@@ -9,7 +9,7 @@ mod watch;
 
 use crate::config::{Config, Polling};
 use crate::flow::{self, FlowCache, FragmentLimits, FragmentTable, KeyHasher};
-use crate::io::abilities::{self, Abilities, MTU_OF_ONE_CHUNK};
+use crate::io::abilities::{self, Abilities, MTU_OF_ONE_BUFFER};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
 use crate::io::coalesce::Coalesce;
 use crate::io::maps::{PORTS_MAX, PortEntry, WORKERS_MAX, XSKS_MAX};
@@ -117,12 +117,12 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     }
     let abilities = Abilities::of_this_kernel().map_err(MachineError::NoAfXdp)?;
     let release = abilities::release();
-    if !abilities.multi_buffer && config.mtu > MTU_OF_ONE_CHUNK {
+    if !abilities.multi_buffer && config.mtu > MTU_OF_ONE_BUFFER {
         notes.push(format!(
-            "Linux {release} has no AF_XDP sockets for frames of several buffers, 6.6 and newer have: the MTU is {MTU_OF_ONE_CHUNK}, not {}",
+            "Linux {release} has no AF_XDP sockets for frames of several buffers, 6.6 and newer have: the MTU is {MTU_OF_ONE_BUFFER}, not {}",
             config.mtu
         ));
-        config.mtu = MTU_OF_ONE_CHUNK;
+        config.mtu = MTU_OF_ONE_BUFFER;
     }
     notes.append(&mut abilities.notes(&release));
     let (mut links, programs) = setup::ensure(&plan(config))?;

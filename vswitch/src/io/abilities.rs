@@ -8,8 +8,10 @@ use super::xsk::{SOL_XDP, XDP_MAX_TX_SKB_BUDGET};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// The longest packet that fits one frame of memory, behind the kernel's headroom and an Ethernet header.
-pub const MTU_OF_ONE_CHUNK: u16 = 4096 - 256 - 14;
+/// The longest packet that arrives in one buffer: a veth gives an XDP program pages, with headroom before and `skb_shared_info`
+/// behind the frame, and what does not fit comes as fragments. A socket that was not bound for those never sees it, and nobody
+/// counts it (*seen* on 6.1).
+pub const MTU_OF_ONE_BUFFER: u16 = 4096 - 256 - 320 - 14;
 
 const XDP_USE_SG: u16 = 1 << 4;
 /// What a kick sends where it cannot be told.

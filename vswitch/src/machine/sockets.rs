@@ -3,7 +3,7 @@
 
 use super::{MachineError, Sockets, lock};
 use crate::config::{Config, DirectPort, XdpMode};
-use crate::io::abilities::MTU_OF_ONE_CHUNK;
+use crate::io::abilities::MTU_OF_ONE_BUFFER;
 use crate::io::bpf::{Programs, XdpProgram};
 use crate::io::device::Device;
 use crate::io::maps::WORKERS_MAX;
@@ -123,7 +123,7 @@ impl Builder<'_> {
         let frame_len = u32::from(self.config.mtu + ETHERNET_LEN);
         let chunk_size = if frame_len <= 2048 - 256 { 2048 } else { 4096 };
         let trunk = &links.trunks[worker];
-        let multi_buffer = frame_len > chunk_size - 256;
+        let multi_buffer = self.config.mtu > MTU_OF_ONE_BUFFER;
         let config = XskConfig {
             interface: trunk.far_name.clone(),
             queue: 0,
@@ -184,7 +184,7 @@ impl Builder<'_> {
             netns: Some(Arc::clone(netns)),
             area: AreaKind::ZeroCopy,
             // Few drivers can do it without copying, and where the NIC receives nothing that long it would be asked for in vain.
-            multi_buffer: bench.multi_buffer && mtu > MTU_OF_ONE_CHUNK,
+            multi_buffer: bench.multi_buffer && mtu > MTU_OF_ONE_BUFFER,
             ring_len: RING_LEN,
             receiving_max: self.receiving_max(bench.worker, AreaKind::ZeroCopy, zero_copy_chunks(bench)),
         };

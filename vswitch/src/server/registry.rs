@@ -5,7 +5,7 @@
 
 use super::failure::Failure;
 use crate::config::{Config, DirectPort, list};
-use crate::io::abilities::MTU_OF_ONE_CHUNK;
+use crate::io::abilities::MTU_OF_ONE_BUFFER;
 use crate::snapshot::{PortKind, PortRecord};
 use penstock_api::instance::inside;
 use penstock_api::message::{ErrorCode, Mac, PodPort, gateway};
@@ -348,7 +348,7 @@ pub(crate) fn validate(port: &PodPort, config: &Config) -> Result<(), Failure> {
         return invalid(format!("mtu {} is below {mtu_min}, the least for these addresses", port.mtu));
     }
     if port.mtu > config.mtu {
-        let on = if port.mtu > MTU_OF_ONE_CHUNK { ", on Linux 6.6 or newer" } else { "" };
+        let on = if port.mtu > MTU_OF_ONE_BUFFER { ", on Linux 6.6 or newer" } else { "" };
         return invalid(format!(
             "mtu {} is above {}, the most this switch carries; lower it in the plugin's configuration, or start the switch with --mtu {}{on}",
             port.mtu, config.mtu, port.mtu
