@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Time between looks when nobody is told of a change; four times what a look takes, where that is more.
@@ -55,6 +56,7 @@ pub(super) fn start(config: &Config, queue: Sender<Message>) -> Watcher {
         unsaved: false,
         saved_places: BTreeMap::new(),
         save_after: Instant::now(),
+        saving: None,
     };
     std::thread::spawn(move || watching.run());
     Watcher(stop)
@@ -66,10 +68,11 @@ struct Watching {
     queue: Sender<Message>,
     stop: Arc<AtomicBool>,
     unsaved: bool,
-    /// The directories as they were last written down.
+    /// The directories as they are written down, or being so.
     saved_places: BTreeMap<PathBuf, PlaceId>,
     /// Large states are not written at every change.
     save_after: Instant,
+    saving: Option<Saving>,
 }
 
 impl Watching {
@@ -103,23 +106,19 @@ impl Watching {
                 }
             }
             self.unsaved |= has_been_whole && self.saved_places != *self.directory.places();
-            // After telling: what is enforced must not wait for the disk.
             self.save();
             notify.watch(self.directory.places().keys().map(PathBuf::as_path));
             // However many files change: others want the CPU too.
             std::thread::sleep(took);
             renamed = notify.wait(INTERVAL.max(took * 3));
         }
-        self.save_after = Instant::now();
-        self.save();
+        self.finish();
     }
 
     fn tell(&self, is_first: bool, changes: Vec<Change>) -> bool {
         let store = self.directory.store();
         let mut counts = BTreeMap::from([(Kind::Namespace, 0), (Kind::Pod, 0), (Kind::NetworkPolicy, 0)]);
-        for held in store.objects() {
-            *counts.entry(held.object.key().kind).or_default() += 1;
-        }
+        counts.extend(store.counts());
         let observation = Observation {
             is_first,
             changes,
@@ -132,23 +131,54 @@ impl Watching {
         self.queue.send(Message::Objects(Box::new(observation))).is_ok()
     }
 
+    /// Has what is in force written down beside us: with a large cluster it takes longer than a change may.
     fn save(&mut self) {
-        if !self.unsaved || Instant::now() < self.save_after {
+        match self.saving.take() {
+            Some(saving) if saving.thread.is_finished() => self.saved(saving),
+            unfinished => self.saving = unfinished,
+        }
+        if self.saving.is_some() || !self.unsaved || Instant::now() < self.save_after {
             return;
         }
-        let began = Instant::now();
-        let (root, store) = (self.directory.root(), self.directory.store());
-        match persist::write(&self.state_file, root, self.directory.places(), store.objects()) {
-            Ok(()) => {
-                self.unsaved = false;
-                self.saved_places = self.directory.places().clone();
-            }
-            Err(error) => tracing::error!(
-                "{} cannot be written: {error}; after a restart last good versions of objects would be missing",
-                self.state_file.display()
-            ),
-        }
-        let pause = if self.unsaved { Duration::from_secs(5) } else { began.elapsed() * 10 };
-        self.save_after = Instant::now() + pause;
+        let (file, root) = (self.state_file.clone(), self.directory.root().to_owned());
+        let (places, objects) = (self.directory.places().clone(), self.directory.store().snapshot());
+        (self.unsaved, self.saved_places) = (false, places.clone());
+        self.saving = Some(Saving {
+            began: Instant::now(),
+            thread: std::thread::spawn(move || {
+                persist::write(&file, &root, &places, objects.iter().map(Arc::as_ref))
+            }),
+        });
     }
+
+    fn saved(&mut self, saving: Saving) {
+        match saving.thread.join().unwrap_or_else(|_| Err(std::io::Error::other("it panicked"))) {
+            Ok(()) => self.save_after = Instant::now() + saving.began.elapsed() * 10,
+            Err(error) => {
+                self.unsaved = true;
+                self.save_after = Instant::now() + Duration::from_secs(5);
+                tracing::error!(
+                    "{} cannot be written: {error}; after a restart last good versions of objects would be missing",
+                    self.state_file.display()
+                );
+            }
+        }
+    }
+
+    /// The last words: what is on its way, and what came since.
+    fn finish(&mut self) {
+        for _ in 0..2 {
+            self.save_after = Instant::now();
+            self.save();
+            if let Some(saving) = self.saving.take() {
+                self.saved(saving);
+            }
+        }
+    }
+}
+
+/// Last good versions on their way to the disk.
+struct Saving {
+    thread: JoinHandle<std::io::Result<()>>,
+    began: Instant,
 }

@@ -1,10 +1,11 @@
 //! What is in force, given what the files say now and what was in force before. Pure.
 
 use crate::load::{FileReport, LoadError, LoadedObject, duplicate_errors};
-use crate::objects::{Object, ObjectKey};
+use crate::objects::{Kind, Object, ObjectKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A difference to what was in force before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub struct InForce {
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     files: BTreeMap<PathBuf, FileReport>,
-    in_force: BTreeMap<ObjectKey, InForce>,
+    /// Shared with whoever is writing them down.
+    in_force: BTreeMap<ObjectKey, Arc<InForce>>,
     /// In force although no file says so in a way that could be used.
     kept: BTreeSet<ObjectKey>,
     duplicates: Vec<LoadError>,
@@ -45,7 +47,7 @@ impl Store {
     /// Begins with what was in force when it was last written down.
     #[must_use]
     pub fn with_last_good(last_good: impl IntoIterator<Item = InForce>) -> Self {
-        let in_force = last_good.into_iter().map(|held| (held.object.key(), held)).collect();
+        let in_force = last_good.into_iter().map(|held| (held.object.key(), Arc::new(held))).collect();
         Store { in_force, ..Store::default() }
     }
 
@@ -101,7 +103,23 @@ impl Store {
     }
 
     pub fn objects(&self) -> impl Iterator<Item = &InForce> {
-        self.in_force.values()
+        self.in_force.values().map(Arc::as_ref)
+    }
+
+    /// The same, to keep: what changes here later does not change there.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<InForce>> {
+        self.in_force.values().cloned().collect()
+    }
+
+    /// How many of each kind.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Kind, usize> {
+        let mut counts = BTreeMap::new();
+        for key in self.in_force.keys() {
+            *counts.entry(key.kind).or_default() += 1;
+        }
+        counts
     }
 
     /// Objects whose last good version stays in force although the files hold no good one.
@@ -142,7 +160,7 @@ impl Store {
             match self.in_force.get_mut(&key) {
                 Some(held) if held.object == loaded.object => {}
                 Some(held) => {
-                    held.object = loaded.object.clone();
+                    Arc::make_mut(held).object = loaded.object.clone();
                     changed.insert(key, Change::Apply(loaded.object.clone()));
                 }
                 // Cannot be: it was stated before, and once. If it is, everything is looked at.
@@ -165,15 +183,13 @@ impl Store {
             .map(|(file, _)| file.as_path())
             .collect();
 
-        let mut next: BTreeMap<ObjectKey, InForce> = BTreeMap::new();
+        let mut next: BTreeMap<ObjectKey, Arc<InForce>> = BTreeMap::new();
         let mut kept = BTreeSet::new();
         let mut duplicates = Vec::new();
         for (key, loaded) in &stated {
             if let [one] = loaded.as_slice() {
-                next.insert(
-                    key.clone(),
-                    InForce { file: one.place.file.clone(), object: one.object.clone() },
-                );
+                let held = InForce { file: one.place.file.clone(), object: one.object.clone() };
+                next.insert(key.clone(), Arc::new(held));
             } else {
                 duplicates.extend(duplicate_errors(key, loaded.iter().map(|l| &l.place)));
             }
