@@ -117,6 +117,14 @@ impl Kind {
         }
     }
 
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Kind::Live => "live",
+            Kind::Xdp => "xdp",
+            Kind::Auto => "auto",
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Live => "live frames",

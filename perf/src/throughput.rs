@@ -135,7 +135,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                 let measured = measure(&way, size, flows, &a.how, &mut tell)?;
                 done += 1;
                 let figures = figures(&measured).into_iter().map(|figure| {
-                    let figure = figure.at("size", size).at("flows", flows).at("over", way.name());
+                    let figure = figure
+                        .at("size", size)
+                        .at("flows", flows)
+                        .at("over", way.name())
+                        .at("generator", measured.kind.short());
                     match policies {
                         Some(policies) => figure.at("policies", policies),
                         None => figure,
@@ -221,7 +225,7 @@ fn figures(measured: &Measured) -> Vec<Figure> {
             note.push_str(&format!(", {} higher rates failed the longer one", found.unconfirmed));
         }
         if found.is_generator_limited {
-            note.push_str(", no more could be offered");
+            note.push_str(", the generator offered no more");
         }
         match (found.confirmed, found.best) {
             (Some(seen), _) if seen.lost > 0 => {
@@ -249,9 +253,8 @@ fn figures(measured: &Measured) -> Vec<Figure> {
         }
     }
     let overload_note = format!("of {:.3} offered", m.top.offered_pps / 1e6);
-    let mut overload = Figure::one("overload", "Mpps", m.top.received_pps() / 1e6)
+    let overload = Figure::one("overload", "Mpps", m.top.received_pps() / 1e6)
         .note([overload_note].into_iter().chain(faults).collect::<Vec<_>>().join(", "));
-    overload.of.insert("generator", m.kind.name().to_owned());
     let steadiness = Figure::one("longest gap offered", "us", m.gap_max_ns as f64 / 1e3)
         .note(format!("in the last trial; kept from sending {:.1} ms", m.slipped_ns as f64 / 1e6));
     let smallest = m.ndr.best.map(|best| {

@@ -106,16 +106,11 @@ impl Search {
             let half = (low + high) / 2.0;
             let rate = next.take().or(upwards).filter(|rate| (low..high).contains(rate)).unwrap_or(half);
             let seen = attempt(&mut found, Some(rate), Length::Short, 1 + self.retries)?;
-            let is_short_of_it = seen.offered_pps < rate * REACHED;
             if seen.loss() > self.loss_max {
                 high = rate.min(seen.offered_pps.max(low));
                 is_high_seen_to_fail = true;
-            } else if is_short_of_it {
-                // Nothing above can be offered, at a rate at least.
-                (low, high) = (seen.offered_pps, seen.offered_pps);
-                candidate = Some(Some(low));
-                found.is_generator_limited = true;
             } else {
+                // Also when less was offered: what counts is what the longer trial offers, and it says so.
                 low = rate;
                 candidate = Some(Some(rate));
             }
@@ -126,6 +121,7 @@ impl Search {
         for _ in 0..self.confirmations_max.max(1) {
             let seen = attempt(&mut found, rate, Length::Confirming, 1)?;
             if seen.loss() <= self.loss_max {
+                found.is_generator_limited |= rate.is_some_and(|rate| seen.offered_pps < rate * REACHED);
                 found.confirmed = Some(seen);
                 return Ok(found);
             }
@@ -154,13 +150,17 @@ mod tests {
     use std::convert::Infallible;
 
     /// A path that carries `capacity` and loses the rest, behind a generator that reaches `ceiling`; and, with a chance of
-    /// `noise` per second, a few frames more.
+    /// `noise` per second, a few frames more. With a chance of `stalls` the generator is kept from a tenth of what it should offer.
+    #[derive(Clone, Copy)]
     struct Model {
         capacity: f64,
         ceiling: f64,
         noise: f64,
+        stalls: f64,
         state: u64,
     }
+
+    const QUIET: Model = Model { capacity: 1e6, ceiling: 4e6, noise: 0.0, stalls: 0.0, state: 0 };
 
     impl Model {
         fn chance(&mut self) -> f64 {
@@ -170,7 +170,8 @@ mod tests {
 
         fn trial(&mut self, rate: Option<f64>, length: Length) -> Seen {
             let seconds = if length == Length::Short { 1 } else { 5 };
-            let offered_pps = rate.unwrap_or(f64::MAX).min(self.ceiling);
+            let kept_from = if self.chance() < self.stalls { 0.9 } else { 1.0 };
+            let offered_pps = rate.unwrap_or(f64::MAX).min(self.ceiling) * kept_from;
             let frames = (offered_pps * f64::from(seconds)) as u64;
             let mut lost = ((offered_pps - self.capacity).max(0.0) * f64::from(seconds)) as u64;
             for _ in 0..seconds {
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn the_capacity_of_a_quiet_path_is_found_within_the_precision() {
         for capacity in [0.05e6, 0.3e6, 0.78e6, 1.0e6, 2.9e6] {
-            let mut model = Model { capacity, ceiling: 4e6, noise: 0.0, state: 0 };
+            let mut model = Model { capacity, ..QUIET };
             let ndr = model.search(0.0).confirmed.unwrap().offered_pps;
             assert!((0.985..=1.0).contains(&(ndr / capacity)), "{ndr} of {capacity}");
             // Half a per cent may be lost above the capacity.
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_path_faster_than_the_generator_is_said_to_be_one() {
-        let found = Model { capacity: 9e6, ceiling: 4e6, noise: 0.0, state: 0 }.search(0.0);
+        let found = Model { capacity: 9e6, ..QUIET }.search(0.0);
         assert!(found.is_generator_limited);
         assert_eq!(found.confirmed.unwrap().offered_pps, 4e6);
     }
@@ -219,7 +220,7 @@ mod tests {
     fn some_noise_costs_trials_and_a_part_of_the_rate_and_never_adds_to_it() {
         let mut state = seed();
         for _ in 0..50 {
-            let mut model = Model { capacity: 1e6, ceiling: 4e6, noise: 0.05, state };
+            let mut model = Model { noise: 0.05, state, ..QUIET };
             let found = model.search(0.0);
             state = model.state;
             if let Some(seen) = found.confirmed {
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_always_loses_has_no_rate_without_loss_and_says_the_smallest() {
-        let found = Model { capacity: 1e6, ceiling: 4e6, noise: 1.0, state: seed() }.search(0.0);
+        let found = Model { noise: 1.0, state: seed(), ..QUIET }.search(0.0);
         assert!(found.confirmed.is_none());
         let best = found.best.unwrap();
         assert!(best.lost > 0 && best.loss() < 0.01, "{best:?}");
@@ -241,8 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn a_generator_kept_from_its_cpu_ends_no_search_early() {
+        let mut state = seed();
+        for _ in 0..50 {
+            let mut model = Model { stalls: 0.2, state, ..QUIET };
+            let found = model.search(0.0);
+            state = model.state;
+            let seen = found.confirmed.unwrap();
+            assert_eq!(seen.lost, 0);
+            assert!((0.7..=1.0).contains(&(seen.offered_pps / 1e6)), "{seen:?}");
+        }
+    }
+
+    #[test]
     fn a_path_that_carries_nothing_ends_the_search() {
-        let found = Model { capacity: 0.0, ceiling: 4e6, noise: 0.0, state: 0 }.search(0.005);
+        let found = Model { capacity: 0.0, ..QUIET }.search(0.005);
         assert!(found.confirmed.is_none());
         assert_eq!(found.best.unwrap().loss(), 1.0);
     }
