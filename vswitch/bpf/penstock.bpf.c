@@ -106,6 +106,13 @@ static __always_inline int drop(__u32 port, enum port_counter why, __u32 frames)
 	return TC_ACT_SHOT;
 }
 
+/* Nobody told the programs of the interface, or of any worker. */
+static __always_inline int drop_unknown(__u32 frames)
+{
+	count_queue(SLOT_OF_NONE, QUEUE_BAD_TAG, frames);
+	return TC_ACT_SHOT;
+}
+
 static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 {
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
@@ -163,16 +170,16 @@ static __always_inline __u32 l4_ports_at(struct __sk_buff *skb, __u32 offset, __
 static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 {
 	__u32 ifindex = skb->ifindex;
+	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
 	__u32 *id = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &ifindex);
 	if (!id)
-		return TC_ACT_SHOT;
+		return drop_unknown(frames);
 	__u32 port_id = *id;
 	__u32 key = port_id;
 	struct port *port = bpf_map_lookup_elem(&PORTS, &key);
 	if (!port || port->ifindex != ifindex)
-		return TC_ACT_SHOT;
+		return drop_unknown(frames);
 
-	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
 	if (skb->vlan_present)
 		return drop(port_id, PORT_VLAN, frames);
 	/* A pod that raised its own MTU: the trunk and the receiver cannot carry what it sends. */
@@ -245,7 +252,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	__u32 zero = 0;
 	struct settings *settings = bpf_map_lookup_elem(&SETTINGS, &zero);
 	if (!settings || !settings->workers)
-		return TC_ACT_SHOT;
+		return drop_unknown(frames);
 	__u32 worker = steer(folded, protocol, ports, settings->workers);
 	/* Said in assembly, or the compiler proves it away and the verifier cannot. */
 	asm volatile("%0 &= %1" : "+r"(worker) : "i"(WORKERS_MAX - 1));
@@ -255,7 +262,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	__u32 account = port_id * WORKERS_MAX + worker;
 	struct spent *spent = bpf_map_lookup_elem(&SPENT, &account);
 	if (!round || !spent)
-		return TC_ACT_SHOT;
+		return drop_unknown(frames);
 	/* Two CPUs may race here for one port: it then gets a little more or a little less, never without bound. */
 	__u32 number = *(volatile __u32 *)&round->number;
 	if (spent->round != number) {

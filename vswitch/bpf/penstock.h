@@ -54,7 +54,8 @@ struct queue_key {
 
 /*
  * The row of the queues' counters that is no socket's: QUEUE_NO_SOCKET counts frames that arrive on a queue which is no port,
- * QUEUE_SEEN those that come back from workers' trunks.
+ * QUEUE_SEEN those that come back from workers' trunks, QUEUE_BAD_TAG those that a port's interface let in before the programs knew
+ * of the port or of a worker.
  */
 #define SLOT_OF_NONE (XSKS_MAX - 1)
 

@@ -103,7 +103,7 @@ reasons! {
     NoSocket = "no_socket",
     /// In the kernel: the socket's receive ring is full or its fill ring is empty.
     RxFull = "rx_full",
-    /// In the kernel: a frame came back with a port tag nobody has.
+    /// In the kernel: a frame came back with a port tag nobody has, or came by an interface nobody told the programs of.
     KernelNoPort = "kernel_no_port",
     /// In the kernel: the frame is longer than the trunk can carry; the pod raised its own MTU.
     KernelTooBig = "kernel_too_big",

@@ -9,7 +9,7 @@ use super::maps::{
     WORKERS_MAX, XSKS_MAX,
 };
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, tc};
@@ -208,16 +208,24 @@ impl Programs {
         let name = program.name();
         let (_, attached) =
             SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| chain(&error))?;
-        if attached.iter().any(|program| program.name_as_str() == Some(name)) {
+        let pin = self.pins.join(LINKS).join(interface);
+        let classifier = classifier(&mut self.ebpf, name).map_err(|error| chain(&error))?;
+        if let Some(there) = attached.iter().find(|program| program.name_as_str() == Some(name)) {
+            let tag = classifier.info().map_err(|error| chain(&error))?.tag();
+            if there.tag() != tag {
+                // Of another version of the switch. Its link gets ours, and no frame passes in between.
+                replace(classifier, &pin).map_err(|error| {
+                    format!("{name}, another version's, is there and cannot be replaced: {error}")
+                })?;
+                tracing::info!(interface, program = name, "replaced by this version's");
+            }
             return Ok(true);
         }
-        let classifier = classifier(&mut self.ebpf, name).map_err(|error| chain(&error))?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let link = classifier
             .attach_with_options(interface, TcAttachType::Ingress, options)
             .and_then(|link| classifier.take_link(link))
             .map_err(|error| chain(&error))?;
-        let pin = self.pins.join(LINKS).join(interface);
         // One of an earlier interface of that name leads nowhere.
         let _ = std::fs::remove_file(&pin);
         let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
@@ -412,7 +420,9 @@ impl Programs {
         // Of trunks, of direct ports, and of queues that are no port.
         let without_socket = (0..XSKS_MAX as u32).map(|slot| self.queue_count(slot, 1)).sum();
         drops.push((None, DropReason::NoSocket, without_socket));
-        drops.push((None, DropReason::KernelNoPort, self.queue_count(0, 3)));
+        // Of trunks, and of interfaces.
+        let of_no_port = self.queue_count(0, 3) + self.queue_count(XSKS_MAX as u32 - 1, 3);
+        drops.push((None, DropReason::KernelNoPort, of_no_port));
         drops.retain(|(_, _, count)| *count > 0);
         drops
     }
@@ -421,6 +431,19 @@ impl Programs {
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, BpfError> {
     let program = ebpf.program_mut(name).expect("the object has this program");
     program.try_into().map_err(|error| BpfError::Program { program: name, error })
+}
+
+/// Puts a program into a pinned link in place of the one that is there.
+fn replace(classifier: &mut SchedClassifier, pin: &Path) -> Result<(), String> {
+    let pinned = PinnedLink::from_pin(pin).map_err(|error| chain(&error))?;
+    let link = FdLink::from(pinned).try_into().map_err(|error: LinkError| chain(&error))?;
+    let link = classifier
+        .attach_to_link(link)
+        .and_then(|link| classifier.take_link(link))
+        .map_err(|error| chain(&error))?;
+    // The pin holds it.
+    drop(link);
+    Ok(())
 }
 
 fn xdp(ebpf: &mut Ebpf, program: XdpProgram) -> Result<&mut Xdp, BpfError> {
@@ -442,7 +465,7 @@ fn is_taken(error: &aya::programs::ProgramError) -> bool {
 }
 
 /// An error with what caused it: aya's outer texts alone say little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

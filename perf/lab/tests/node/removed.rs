@@ -1,8 +1,10 @@
 //! Programs that somebody removes by hand: nothing is forwarded without them, and somebody says so.
 
 use crate::common::{LONG, TCP, by_hand, inside, is_to, shop, until, workers};
+use penstock_api::DropReason;
 use penstock_lab::Outcome::{Reached, TimedOut};
 use penstock_lab::{CniCall, CniFailure, Lab, LabOptions, Pod};
+use penstock_net::{Netlink, Netns};
 
 fn check(lab: &Lab, pod: &Pod) -> Result<(), CniFailure> {
     let mut call = CniCall { command: "CHECK".to_owned(), ..pod.cni_call().clone() };
@@ -127,4 +129,27 @@ fn programs_attached_as_filters_for_older_kernels_carry_everything_and_outlive_t
     assert_eq!(web.connect(db.v4(), TCP), TimedOut);
     check(&lab, &web).expect_err("CHECK found nothing wrong");
     assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached, "a check mends it");
+}
+
+#[test]
+fn what_an_interface_lets_in_before_the_programs_know_its_port_is_dropped_and_counted() {
+    let (lab, web, db) = shop("noentry", workers(1));
+    let end = host_end(&lab, &web);
+    let netns = Netns::open(lab.instance().netns()).unwrap();
+    let ifindex = Netlink::open_in(&netns).unwrap().existing(&end).unwrap().index;
+    let map = lab.instance().bpf_dir().join("PORT_BY_IFINDEX").display().to_string();
+    let key = ifindex.to_le_bytes().map(|byte| byte.to_string());
+    let command = ["bpftool", "map", "delete", "pinned", &map, "key"];
+    by_hand(lab.host(), &[&command[..], &key.each_ref().map(String::as_str)].concat());
+    let count = || {
+        let drops = lab.all_drops().unwrap();
+        drops
+            .into_iter()
+            .filter(|(reason, _)| *reason == DropReason::KernelNoPort)
+            .map(|(_, n)| n)
+            .sum::<u64>()
+    };
+    assert_eq!(count(), 0);
+    assert_eq!(web.connect(db.v4(), TCP), TimedOut);
+    until("the frames are counted", || count() > 0);
 }
