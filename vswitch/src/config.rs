@@ -47,6 +47,8 @@ pub struct Config {
     pub direct: Vec<DirectPort>,
     /// tc programs as filters of a `clsact` qdisc also where the kernel has TCX links.
     pub tc_filters: bool,
+    /// Frames to veths in bulk when there are many: see `io/bulk.rs`.
+    pub bulk_transmit: bool,
 }
 
 /// What a worker without work does.
@@ -168,6 +170,7 @@ struct File {
     ports_max: Option<usize>,
     host_addresses: Option<Vec<IpAddr>>,
     shm: Option<bool>,
+    bulk_transmit: Option<bool>,
     #[serde(default)]
     direct: Vec<DirectPort>,
 }
@@ -214,6 +217,9 @@ pub struct Flags {
     /// Attach programs as tc filters, as on kernels before 6.6, also where there are TCX links
     #[arg(long, hide = true)]
     pub tc_filters: bool,
+    /// Send many frames with one system call when there are many, by live frames of BPF_PROG_TEST_RUN [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub bulk_transmit: Option<bool>,
 }
 
 impl Config {
@@ -364,6 +370,7 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
         mtu,
         pod_ranges,
         tc_filters: flags.tc_filters,
+        bulk_transmit: flags.bulk_transmit.or(file.bulk_transmit).unwrap_or_default(),
         frames_per_worker,
         flows_max,
         ports_max,

@@ -27,7 +27,7 @@ use penstock_api::message::{AreaKind, DeviceStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
-use sockets::{Bench, Builder, direct_queues, direct_ways, fd_of};
+use sockets::{Bench, Builder, BulkPort, direct_queues, direct_ways, fd_of};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,7 @@ pub struct Machine {
     /// Open as long as direct ports are to receive.
     #[expect(dead_code, reason = "held, not used")]
     receptions: Vec<OwnedFd>,
+    bulk_ports: Vec<BulkPort>,
     ports: Vec<PortId>,
     counters: Vec<Arc<Counters>>,
     /// What had come back from trunks before the workers began to count what they send.
@@ -150,6 +151,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         notes: &mut notes,
         attached: Vec::new(),
         receptions: Vec::new(),
+        bulk_ports: Vec::new(),
     };
     let mut engines = Vec::new();
     let mut devices = Vec::new();
@@ -203,15 +205,20 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         engines.push((engine, run));
         devices.push(statuses);
     }
-    let receptions = builder.receptions;
+    let Builder { receptions, bulk_ports, config, .. } = builder;
     let returned_before = lock(&programs).returned_frames();
-    let coalesce = watch::open_coalesce(&links, &mut notes);
+    let coalesce = match config.bulk_transmit {
+        // A near end that waits for its timer would have no room for them.
+        true => links.trunks.iter().map(|_| None).collect(),
+        false => watch::open_coalesce(&links, &mut notes),
+    };
     let machine = Machine {
         links,
         programs: Arc::clone(&programs),
         devices,
         sockets,
         receptions,
+        bulk_ports,
         ports: Vec::new(),
         counters: counters.clone(),
         returned_before,
@@ -372,6 +379,9 @@ impl Kernel for Machine {
         let sent = sum(|counters| &counters.trunk_sent);
         let returned = lock(&self.programs).returned_frames().saturating_sub(self.returned_before);
         drops.push((None, DropReason::TrunkFull, sent.saturating_sub(returned)));
+        let refused = |ports: &[BulkPort]| ports.iter().map(BulkPort::lost).sum();
+        // The veths are where the switch was started, as is this thread.
+        drops.push((None, DropReason::Interface, refused(&self.bulk_ports)));
         drops.retain(|(_, _, frames)| *frames > 0);
         drops
     }

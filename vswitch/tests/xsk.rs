@@ -1,10 +1,18 @@
 //! AF_XDP sockets on a real kernel, on a veth pair in a namespace of its own. Needs root.
 
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+};
 use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
+use penstock_net::offload;
 use penstock_net::route::{Netlink, VethSpec};
+use penstock_vswitch::io::bulk::{Bulk, FRAMES_MIN};
+use penstock_vswitch::io::memory::Memory;
 use penstock_vswitch::io::xsk::{Area, Xsk, XskConfig};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Removed with everything in it when dropped.
 struct Place(Arc<Netns>);
@@ -83,4 +91,91 @@ fn an_interface_that_does_not_exist_is_named() {
     let (area, _memory) = Area::register(1024, 2048, &place.socket("near")).unwrap();
     let error = Xsk::bind(place.socket("nowhere"), area).unwrap_err().to_string();
     assert!(error.contains("nowhere queue 0") && error.contains("No such device"), "{error}");
+}
+
+/// `count` frames with numbers from `first` on, of many lengths, and one kick.
+fn send(xsk: &mut Xsk, memory: &mut Memory, first: usize, count: usize) {
+    for number in first..first + count {
+        let frame = memory.copy_in(AreaKind::Copy, &numbered(number)).expect("a free chunk");
+        assert!(xsk.transmit(memory, frame), "frame {number}");
+    }
+    xsk.kick(memory, false);
+    while xsk.outstanding() > 0 && xsk.complete(memory) > 0 {}
+}
+
+fn numbered(number: usize) -> Vec<u8> {
+    let mut frame = vec![number as u8; 60 + number * 37 % 1400];
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame[14..18].copy_from_slice(&(number as u32).to_be_bytes());
+    frame
+}
+
+/// What arrives in a place from now on.
+fn listen(place: &Place) -> OwnedFd {
+    let open = || socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll);
+    let socket = place.0.run(open).unwrap().unwrap();
+    setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+    socket
+}
+
+fn arrived(socket: &OwnedFd) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut buffer = [0; 2048];
+    while let Ok(len) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        // The links' own chatter is not ours.
+        if buffer[12..14] == [0x88, 0xb5] {
+            frames.push(buffer[..len].to_vec());
+        }
+    }
+    frames
+}
+
+fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<AtomicU64>) {
+    let netns = &place.0;
+    netns.run(|| offload::set("near", "gro", true)).unwrap().unwrap();
+    netns.run(|| offload::set("far", "tso", false)).unwrap().unwrap();
+    let (area, mut memory) = Area::register(2048, 2048, &place.socket("near")).unwrap();
+    let mut xsk = Xsk::bind(place.socket("far"), area.share()).unwrap();
+    xsk.refill(&mut memory);
+    let ifindex = Netlink::open_in(netns).unwrap().existing("far").unwrap().index;
+    let bulk = Bulk::open(netns, ifindex).unwrap_or_else(|error| panic!("{error}"));
+    let sent = bulk.sent();
+    xsk.set_bulk(bulk);
+    (xsk, memory, area, sent)
+}
+
+#[test]
+fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_order() {
+    let place = Place::new("pt-xsk-bulk");
+    let (mut xsk, mut memory, _area, sent) = with_bulk(&place);
+    let socket = listen(&place);
+    let groups = [1, 100, 7, 256, 3, FRAMES_MIN - 1, FRAMES_MIN, 300, 2];
+    let mut first = 0;
+    for count in groups {
+        send(&mut xsk, &mut memory, first, count);
+        first += count;
+    }
+    let frames = arrived(&socket);
+    for (number, frame) in frames.iter().enumerate() {
+        assert_eq!(frame, &numbered(number), "frame {number}");
+    }
+    assert_eq!(frames.len(), first);
+    // Of 300, 256 go when they are too many to be kept, and 44 by the ring.
+    assert_eq!(sent.load(Ordering::Relaxed) as usize, 100 + 256 + FRAMES_MIN + 256);
+    assert_eq!(xsk.outstanding(), 0, "every frame came back");
+}
+
+/// What tells of frames that the far side lets in nowhere.
+#[test]
+fn an_interface_counts_the_frames_it_took_in_bulk_and_no_others() {
+    let place = Place::new("pt-xsk-bulk-lost");
+    let (mut xsk, mut memory, _area, sent) = with_bulk(&place);
+    let counted = || place.0.run(|| offload::statistic("far", "tx_queue_", "_xdp_xmit")).unwrap().unwrap();
+    let before = counted();
+    send(&mut xsk, &mut memory, 0, 200);
+    assert_eq!((sent.load(Ordering::Relaxed), counted() - before), (200, 200));
+    place.0.run(|| offload::set("near", "gro", false)).unwrap().unwrap();
+    send(&mut xsk, &mut memory, 200, 100);
+    assert_eq!((sent.load(Ordering::Relaxed), counted() - before), (300, 200), "without NAPI it takes none");
 }

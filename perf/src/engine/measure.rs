@@ -242,7 +242,7 @@ pub(crate) fn bare(flows: usize, frames: u64) -> Result<f64> {
         for frame in received.drain(..) {
             device.transmit(&mut memory, frame.frame, PortId(2));
         }
-        device.flush(&mut memory);
+        device.flush(&mut memory, false);
     }
     let time = begin.elapsed();
     ensure!(tap.sent.load(Relaxed) == frames, "not every frame came through the memory ports");

@@ -18,10 +18,14 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETHTOOL_GSTATS: u32 = 0x1d;
+const ETH_SS_STATS: u32 = 1;
 const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
 /// More features than any kernel has; what a hostile answer could make us allocate.
 const FEATURES_MAX: usize = 1024;
+/// More statistics than a veth with as many queues as a link can be given by hand has.
+const STATS_ROOM: usize = 65536;
 
 /// The short names of `ethtool -K`, and the kernel's names they stand for (`*` is any text).
 const SHORT_NAMES: [(&str, &str); 22] = [
@@ -134,6 +138,20 @@ pub fn receive_queues(link_name: &str) -> Result<u32, NetError> {
     Ok(channels[5] + channels[8])
 }
 
+/// The sum of a link's own statistics (`ethtool -S`) whose names begin and end so.
+pub fn statistic(link_name: &str, head: &str, tail: &str) -> Result<u64, NetError> {
+    let io = |e: io::Error| NetError::io("read the statistics of", link_name, &e);
+    let device = Device::open(link_name).map_err(io)?;
+    let names = device.strings(ETH_SS_STATS).map_err(io)?;
+    // struct ethtool_stats: cmd, n_stats, then a u64 each.
+    let mut stats = vec![0u32; 2 + 2 * names.len().max(STATS_ROOM)];
+    stats[..2].copy_from_slice(&[ETHTOOL_GSTATS, names.len() as u32]);
+    device.call(&mut stats).map_err(io)?;
+    let value = |at: usize| u64::from(stats[2 + 2 * at]) | u64::from(stats[3 + 2 * at]) << 32;
+    let is_one = |name: &str| name.starts_with(head) && name.ends_with(tail);
+    Ok(names.iter().enumerate().filter(|(_, name)| is_one(name)).map(|(at, _)| value(at)).sum())
+}
+
 /// Where a feature's name leads: the indices of the kernel's features.
 fn matching(names: &[String], feature: &str) -> Vec<usize> {
     let pattern =
@@ -177,9 +195,13 @@ impl Device {
 
     /// The kernel's names of all features, in the order of their bits.
     fn feature_names(&self) -> io::Result<Vec<String>> {
+        self.strings(ETH_SS_FEATURES)
+    }
+
+    fn strings(&self, set: u32) -> io::Result<Vec<String>> {
         // struct ethtool_sset_info: cmd, reserved, u64 mask, then one count per bit of the mask.
         let mut info = [ETHTOOL_GSSET_INFO, 0, 0, 0, 0];
-        let mask = (1u64 << ETH_SS_FEATURES).to_ne_bytes();
+        let mask = (1u64 << set).to_ne_bytes();
         info[2] = u32::from_ne_bytes([mask[0], mask[1], mask[2], mask[3]]);
         info[3] = u32::from_ne_bytes([mask[4], mask[5], mask[6], mask[7]]);
         self.call(&mut info)?;
@@ -189,7 +211,7 @@ impl Device {
         }
         // struct ethtool_gstrings: cmd, string_set, len, then the strings.
         let mut strings = vec![0u32; 3 + count * ETH_GSTRING_LEN / 4];
-        strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
+        strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, set, count as u32]);
         self.call(&mut strings)?;
         Ok(bytes_of(&strings[3..]).chunks_exact(ETH_GSTRING_LEN).map(text).collect())
     }
@@ -230,8 +252,9 @@ impl Device {
         // SAFETY: `request` and `data` are exclusively borrowed and outlive the call. The kernel writes to `data` at most
         // what the command's struct holds: 196 bytes for GDRVINFO, one count for the one bit asked of GSSET_INFO, `size`
         // blocks for GFEATURES (the callers above allocate what they ask for), nothing for SFEATURES. GSTRINGS writes as
-        // many strings as the set has, on older kernels whatever `len` says: for ETH_SS_FEATURES that number is a constant
-        // of the running kernel, and `feature_names` allocates by it.
+        // many strings as the set has, on older kernels whatever `len` says, and GSTATS as many values: for ETH_SS_FEATURES that
+        // number is a constant of the running kernel, and `strings` allocates by it; for ETH_SS_STATS it grows with the link's
+        // queues, and there is room for more than somebody can add in between.
         let done = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         // A positive result of SFEATURES says that not all was done; `set` looks for itself.
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -135,11 +135,12 @@ impl Device {
         }
     }
 
-    /// After a batch: makes the kernel send, and takes back what was sent.
+    /// After a batch: makes the kernel send, and takes back what was sent. `more`: the next batch is there already, and what
+    /// would be sent alone may wait for it.
     #[inline]
-    pub fn flush(&mut self, memory: &mut Memory) {
+    pub fn flush(&mut self, memory: &mut Memory, more: bool) {
         if let Device::Trunk(xsk) | Device::Direct { xsk, .. } = self {
-            xsk.kick();
+            xsk.kick(memory, more);
             xsk.complete(memory);
         }
     }

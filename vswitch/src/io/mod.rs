@@ -5,6 +5,7 @@
 
 pub mod abilities;
 pub mod bpf;
+pub mod bulk;
 pub mod coalesce;
 pub mod device;
 pub mod maps;

@@ -4,6 +4,7 @@
 //! are left that nobody else would send. Owner: one worker, which also owns the memory the rings speak of.
 #![allow(unsafe_code)]
 
+use super::bulk::{self, Bulk};
 use super::memory::{FrameId, Memory, Place};
 use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
@@ -138,6 +139,9 @@ pub struct Xsk {
     /// Syscalls made.
     pub syscalls: u64,
     scratch: Vec<FrameDesc>,
+    bulk: Option<Bulk>,
+    /// Frames on their way that the kernel was not told of yet: at most [`bulk::FRAMES_MAX`], each in one chunk.
+    staged: Vec<FrameId>,
 }
 
 #[derive(Debug)]
@@ -170,7 +174,18 @@ impl Xsk {
     fn open(config: XskConfig, area: Area, rings: Rings) -> Xsk {
         let scratch = vec![FrameDesc::default(); BATCH];
         let (area, rings) = (Some(area), Some(rings));
-        Xsk { config, area, rings, outstanding: 0, completed: 0, receiving: 0, syscalls: 0, scratch }
+        Xsk {
+            config,
+            area,
+            rings,
+            outstanding: 0,
+            completed: 0,
+            receiving: 0,
+            syscalls: 0,
+            scratch,
+            bulk: None,
+            staged: Vec::new(),
+        }
     }
 
     /// The socket, for the socket map and for poll.
@@ -187,6 +202,7 @@ impl Xsk {
     pub fn close(&mut self) -> u64 {
         let lost = self.fd().map_or(0, frames_lost) + u64::from(self.waiting());
         self.rings = None;
+        self.staged.clear();
         self.outstanding = 0;
         self.receiving = 0;
         if self.config.area == AreaKind::ZeroCopy {
@@ -324,9 +340,85 @@ impl Xsk {
         }
     }
 
+    /// Has many frames sent with one system call from now on, where that is possible.
+    pub fn set_bulk(&mut self, bulk: Bulk) {
+        self.staged = Vec::with_capacity(bulk::FRAMES_MAX);
+        self.bulk = Some(bulk);
+    }
+
+    pub fn bulk(&self) -> Option<&Bulk> {
+        self.bulk.as_ref()
+    }
+
     /// Queues one frame. False: no room, the frame is still the caller's.
     #[inline]
     pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
+        if self.bulk.is_some() {
+            if memory.chunk_after(frame).is_none() && memory.len(frame) <= bulk::LEN_MAX {
+                return self.stage(memory, frame);
+            }
+            self.send_staged(memory);
+        }
+        if !self.produce(memory, frame) {
+            return false;
+        }
+        self.outstanding += memory.segments(frame).count();
+        memory.put(frame, Place::Transmitting);
+        true
+    }
+
+    /// Sets a frame aside until the next kick.
+    #[inline]
+    fn stage(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
+        if self.staged.len() == bulk::FRAMES_MAX {
+            self.send_staged(memory);
+        }
+        // Each finds room in the ring, should it come to that.
+        let Some(rings) = &mut self.rings else { return false };
+        if (rings.tx.nb_free(bulk::FRAMES_MAX as u32) as usize) <= self.staged.len() {
+            return false;
+        }
+        self.outstanding += 1;
+        memory.put(frame, Place::Transmitting);
+        self.staged.push(frame);
+        true
+    }
+
+    /// Sends what was set aside: all at once if it is worth that and nothing waits in the ring before it, else by the ring.
+    fn send_staged(&mut self, memory: &mut Memory) {
+        let Some(rings) = &mut self.rings else { return };
+        let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));
+        let is_worth_it = queued == 0 && self.staged.len() >= bulk::FRAMES_MIN;
+        if let Some(bulk) = self.bulk.as_mut().filter(|_| is_worth_it) {
+            for frame in &self.staged {
+                memory.put(*frame, Place::Hand);
+                bulk.fill(memory.head(*frame));
+            }
+            self.syscalls += 1;
+            let (sent, error) = bulk.run();
+            for frame in self.staged.drain(..sent) {
+                memory.release(frame);
+            }
+            self.outstanding -= sent;
+            self.completed += sent as u64;
+            if let Some(error) = error {
+                tracing::warn!("{}: frames are sent one by one from now on: {error}", self.config.interface);
+                self.bulk = None;
+            }
+        }
+        let mut staged = std::mem::take(&mut self.staged);
+        for frame in staged.drain(..) {
+            memory.put(frame, Place::Hand);
+            let is_queued = self.produce(memory, frame);
+            debug_assert!(is_queued, "`stage` saw to it that there is room");
+            memory.put(frame, Place::Transmitting);
+        }
+        self.staged = staged;
+    }
+
+    /// Puts a frame into the transmit ring. False: no room.
+    #[inline]
+    fn produce(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
         let (Some(rings), Some(area)) = (&mut self.rings, &self.area) else { return false };
         debug_assert_eq!(memory.kind_of(frame), self.config.area);
         let (mut count, mut next) = (0, Some(frame));
@@ -349,17 +441,15 @@ impl Xsk {
         }
         // SAFETY: the chunks are of this area and go to the kernel until they are completed: `put` below says so.
         let done = unsafe { rings.tx.produce(&self.scratch[..count]) };
-        if done == 0 {
-            return false;
-        }
-        memory.put(frame, Place::Transmitting);
-        self.outstanding += count;
-        true
+        done > 0
     }
 
-    /// Makes the kernel send what was queued, once per batch.
+    /// Makes the kernel send what was queued, once per batch. `more`: the next batch is there already.
     #[inline]
-    pub fn kick(&mut self) {
+    pub fn kick(&mut self, memory: &mut Memory, more: bool) {
+        if !self.staged.is_empty() && (!more || self.staged.len() == bulk::FRAMES_MAX) {
+            self.send_staged(memory);
+        }
         let Some(rings) = &mut self.rings else { return };
         // What was taken from the ring and has not come back waits for nobody's call.
         let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));

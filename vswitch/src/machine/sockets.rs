@@ -5,6 +5,7 @@ use super::{MachineError, Sockets, lock};
 use crate::config::{Config, DirectPort, XdpMode};
 use crate::io::abilities::MTU_OF_ONE_BUFFER;
 use crate::io::bpf::{Programs, XdpProgram};
+use crate::io::bulk::Bulk;
 use crate::io::device::Device;
 use crate::io::maps::WORKERS_MAX;
 use crate::io::memory::Memory;
@@ -15,9 +16,9 @@ use penstock_api::instance::inside;
 use penstock_api::message::{AreaKind, DeviceStatus, gateway};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
-use penstock_net::{offload, reception};
+use penstock_net::{NetError, offload, reception};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Of a socket's rings: some 5 ms of what a worker can do, for when the scheduler gives its CPU to somebody else.
@@ -85,6 +86,31 @@ pub(super) struct Builder<'a> {
     pub(super) attached: Vec<(String, (&'static str, String))>,
     /// What makes NICs let through what is for the gateway.
     pub(super) receptions: Vec<OwnedFd>,
+    /// Direct ports frames are sent to in bulk.
+    pub(super) bulk_ports: Vec<BulkPort>,
+}
+
+/// A veth of the host's namespace that frames are sent to in bulk: what was handed to it, and what it had counted before.
+#[derive(Debug)]
+pub(super) struct BulkPort {
+    interface: String,
+    handed: Arc<AtomicU64>,
+    counted_before: u64,
+}
+
+impl BulkPort {
+    /// What its veth says it passed on of frames that came this way.
+    fn counted(interface: &str) -> Result<u64, NetError> {
+        offload::statistic(interface, "tx_queue_", "_xdp_xmit")
+    }
+
+    /// Frames that were handed to it and went nowhere.
+    pub(super) fn lost(&self) -> u64 {
+        // In this order: what is under way is not lost.
+        let handed = self.handed.load(Ordering::Relaxed);
+        BulkPort::counted(&self.interface)
+            .map_or(0, |counted| handed.saturating_sub(counted.saturating_sub(self.counted_before)))
+    }
 }
 
 /// As many bytes as the area that copies has.
@@ -140,11 +166,12 @@ impl Builder<'_> {
         let mut xsk = Xsk::bind(config, copy.share())?;
         xsk.refill(&mut memory);
         self.announce(worker as u32, &xsk)?;
+        let bulk = self.bulk(&mut xsk, netns, trunk.far.index);
         let why = match trunk.xdp.0 {
             "native" => "a veth has no zero-copy".to_owned(),
             _ => trunk.xdp.1.clone(),
         };
-        let mode = format!("{} copy", trunk.xdp.0);
+        let mode = format!("{} copy{}", trunk.xdp.0, if bulk.is_some() { ", bulk" } else { "" });
         let status = DeviceStatus { interface: trunk.far_name.clone(), queue: 0, mode, why };
         Ok(Bench {
             memory,
@@ -223,14 +250,45 @@ impl Builder<'_> {
         let accepted = reception::accept(link.index, gateway::MAC.0).map_err(|e| failed(e.to_string()))?;
         self.receptions.push(accepted);
         netlink.set_up(link.index, true).map_err(|e| failed(e.to_string()))?;
-        let mode = match xsk.area() {
+        let mut mode = match xsk.area() {
             AreaKind::ZeroCopy => "zero-copy".to_owned(),
             AreaKind::Copy => format!("{xdp} copy"),
         };
+        if xsk.area() == AreaKind::Copy
+            && offload::driver(&port.interface).is_ok_and(|driver| driver == "veth")
+            && let Ok(counted_before) = BulkPort::counted(&port.interface)
+            && let Some(handed) = self.bulk(&mut xsk, netns, link.index)
+        {
+            // A veth with TSO on takes single frames past its queue, and they would overtake.
+            let _ = offload::set(&port.interface, "tso", false);
+            self.bulk_ports.push(BulkPort { interface: port.interface.clone(), handed, counted_before });
+            mode.push_str(", bulk");
+        }
         bench.statuses.push(DeviceStatus { interface: port.interface.clone(), queue, mode, why });
         bench.devices.push(Device::Direct { xsk: Box::new(xsk), index: index as u16, port: None });
         self.note_other_queues(port);
         Ok(())
+    }
+
+    /// Has the frames of a socket on a veth sent in bulk, if that is wanted and the kernel can. What counts them.
+    fn bulk(&mut self, xsk: &mut Xsk, netns: &Netns, ifindex: u32) -> Option<Arc<AtomicU64>> {
+        if !self.config.bulk_transmit {
+            return None;
+        }
+        match Bulk::open(netns, ifindex) {
+            Ok(bulk) => {
+                let handed = bulk.sent();
+                xsk.set_bulk(bulk);
+                Some(handed)
+            }
+            Err(error) => {
+                let interface = &xsk.config().interface;
+                self.notes.push(format!(
+                    "{interface}: frames are not sent in bulk: {error}; Linux 5.18 or newer is needed"
+                ));
+                None
+            }
+        }
     }
 
     /// Attaches the program, once for all queues of an interface: `native` or `generic`, and why not better.

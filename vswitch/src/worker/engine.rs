@@ -145,7 +145,7 @@ impl Engine {
             self.take_pieces();
         }
         for device in &mut self.parts.devices {
-            device.flush(&mut self.parts.memory);
+            device.flush(&mut self.parts.memory, frames >= BATCH);
         }
         if self.to_wake != 0 {
             self.parts.handover.wake(self.to_wake);

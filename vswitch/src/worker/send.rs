@@ -83,7 +83,7 @@ impl Engine {
         };
         if !device.transmit(&mut parts.memory, frame, out) {
             // Perhaps what was queued before has gone meanwhile.
-            device.flush(&mut parts.memory);
+            device.flush(&mut parts.memory, false);
             if !device.transmit(&mut parts.memory, frame, out) {
                 return self.drop_early(frame, out, DropReason::TxFull);
             }
@@ -161,7 +161,7 @@ impl Engine {
 fn move_to(memory: &mut Memory, frame: FrameId, device: &mut Device) -> Option<FrameId> {
     memory.move_to(frame, device.area()).or_else(|| {
         // Perhaps what was sent before has gone meanwhile.
-        device.flush(memory);
+        device.flush(memory, false);
         memory.move_to(frame, device.area())
     })
 }

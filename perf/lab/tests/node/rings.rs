@@ -1,11 +1,12 @@
 //! Rings that stop and rings that overflow.
 
-use crate::common::{AtEnd, LONG, TCP, UDP, both, mac_of, shop, udp_frame, udp_socket, workers};
+use crate::common::{AtEnd, LONG, TCP, UDP, both, inside, mac_of, shop, udp_frame, udp_socket, workers};
 use aya::maps::{Map, MapData, XskMap};
 use penstock_api::DropReason;
 use penstock_api::message::gateway;
 use penstock_lab::Outcome::Reached;
 use penstock_lab::{Lab, LabOptions, Place};
+use penstock_net::offload;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -120,7 +121,21 @@ fn sockets_for_frames_of_several_chunks_are_bound_anew_as_soon() {
 
 #[test]
 fn one_pod_that_floods_takes_nothing_from_the_others() {
-    let (lab, web, db) = shop("flood", workers(1));
+    is_flooded("flood", workers(1));
+}
+
+#[test]
+fn frames_that_are_sent_in_bulk_are_in_the_books_too() {
+    let switch_arguments = vec!["--bulk-transmit".into(), "true".into()];
+    let lab = is_flooded("bulk", LabOptions { switch_arguments, ..workers(1) });
+    let in_bulk = inside(&lab).run(|| offload::statistic("xsk0", "tx_queue_", "_xdp_xmit")).unwrap();
+    assert!(in_bulk > 1_000, "hardly any frame was sent in bulk: {in_bulk}");
+    assert_eq!(lab.status().unwrap().workers[0].devices[0].mode, "native copy, bulk");
+}
+
+/// A pod floods another; a third and a fourth talk meanwhile.
+fn is_flooded(name: &str, options: LabOptions) -> Lab {
+    let (lab, web, db) = shop(name, options);
     let noisy = lab.pod("shop", "noisy", &[]);
     let sink = lab.pod("shop", "sink", &[]);
     let frame = udp_frame(
@@ -161,4 +176,5 @@ fn one_pod_that_floods_takes_nothing_from_the_others() {
     assert!(asked >= 10, "hardly any ping was tried: {asked}");
     assert!(answered * 100 >= asked * 95, "{answered} of {asked} pings were answered; {drops:?}");
     lab.assert_frames_conserved();
+    lab
 }
