@@ -3,6 +3,7 @@
  *
  *   pod host end --tc ingress: pod--> trunk near end ==veth==> far end --XDP: queue--> AF_XDP socket
  *   AF_XDP socket --> far end ==veth==> near end --tc ingress: trunk--> into the pod (redirect_peer)
+ *   a flow that the switch handed over: pod host end --tc ingress: pod--> into the other pod (redirect_peer)
  *
  * Every interface here lives in a namespace that routes nothing: a frame that no program takes goes nowhere, and so does
  * every frame when a program is removed.
@@ -13,18 +14,48 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "penstock.h"
 
+/* Mapped by the switch for the epochs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, PORTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct port);
 } PORTS SEC(".maps");
+
+/* To the row of FLOWS. Nothing else is here, because the kernel gives a deleted value to the next key at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SHORTCUTS_MAX);
+	__type(key, struct flow_key);
+	__type(value, __u32);
+} SHORTCUTS SEC(".maps");
+
+/* Mapped by the switch, which leaves a row alone for a while before it is another flow's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SHORTCUTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow);
+} FLOWS SEC(".maps");
+
+/* Mapped by the switch, which sets its size when it loads: SHORTCUTS_MAX rows for each CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SHORTCUTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct carried);
+} CARRIED SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -167,8 +198,158 @@ static __always_inline __u32 l4_ports_at(struct __sk_buff *skb, __u32 offset, __
 	return bpf_ntohl(ports);
 }
 
+/* What is learned of a packet for the shortcut. */
+struct plain {
+	struct flow_key key;
+	__u32 headers; /* bytes before the payload, Ethernet's included */
+	bool has_key; /* it is of TCP or UDP, and its ports are known */
+	bool is_plain; /* and it is whole, and there is nothing unusual about it */
+};
+
+static __always_inline void look_at_l4(struct plain *plain, const void *l4, const void *end, __u32 length)
+{
+	if (plain->key.protocol == IPPROTO_TCP) {
+		const struct tcphdr *tcp = l4;
+		if ((const void *)(tcp + 1) > end)
+			return;
+		plain->headers += tcp->doff * 4;
+		/* Whatever opens or ends a connection, and what is out of band, is the worker's. */
+		plain->is_plain &= tcp->ack && !(tcp->syn | tcp->fin | tcp->rst | tcp->urg) && tcp->doff >= 5 &&
+				   tcp->doff * 4 <= length;
+	} else if (plain->key.protocol == IPPROTO_UDP) {
+		const struct udphdr *udp = l4;
+		if ((const void *)(udp + 1) > end)
+			return;
+		plain->headers += sizeof(*udp);
+		plain->is_plain &= bpf_ntohs(udp->len) == length;
+	} else {
+		return;
+	}
+	plain->key.ports = *(const __u32 *)l4;
+	plain->has_key = true;
+}
+
+static __always_inline void look_at_v4(struct plain *plain, const struct iphdr *ip, const void *end, __u32 ip_len)
+{
+	/* Options and later fragments show no ports, or not here. */
+	if (*(const __u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x1fff)))
+		return;
+	const __u16 *half = (const void *)ip;
+	__u32 sum = 0;
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += half[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	plain->is_plain = !(ip->frag_off & bpf_htons(0xa000)) && ip->ttl > 1 && sum == 0xffff &&
+			  bpf_ntohs(ip->tot_len) == ip_len;
+	plain->key.source[2] = bpf_htonl(0xffff);
+	plain->key.source[3] = ip->saddr;
+	plain->key.destination[2] = bpf_htonl(0xffff);
+	plain->key.destination[3] = ip->daddr;
+	plain->key.protocol = ip->protocol;
+	plain->key.family = 4;
+	plain->headers = ETH_HLEN + sizeof(*ip);
+	look_at_l4(plain, ip + 1, end, ip_len - sizeof(*ip));
+}
+
+static __always_inline void look_at_v6(struct plain *plain, const struct ipv6hdr *ip, const void *end, __u32 ip_len)
+{
+	plain->is_plain = ip->version == 6 && ip->hop_limit > 1 &&
+			  bpf_ntohs(ip->payload_len) + sizeof(*ip) == ip_len;
+	__builtin_memcpy(plain->key.source, &ip->saddr, 16);
+	__builtin_memcpy(plain->key.destination, &ip->daddr, 16);
+	plain->key.protocol = ip->nexthdr;
+	plain->key.family = 6;
+	plain->headers = ETH_HLEN + sizeof(*ip);
+	const void *l4 = ip + 1;
+	if (ip->nexthdr == IPPROTO_FRAGMENT) {
+		/* next header, reserved, offset and flags, identification */
+		const __u8 *fragment = l4;
+		if ((const void *)(fragment + 8) > end || fragment[2] || fragment[3] & 0xf8)
+			return;
+		plain->is_plain = false;
+		plain->key.protocol = fragment[0];
+		l4 = fragment + 8;
+	}
+	look_at_l4(plain, l4, end, ip_len - sizeof(*ip));
+}
+
+static __always_inline bool same_key(const struct flow_key *a, const struct flow_key *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
+}
+
+static __always_inline struct flow *find_flow(const struct flow_key *key, __u32 *slot)
+{
+	__u32 *found = bpf_map_lookup_elem(&SHORTCUTS, key);
+	if (!found)
+		return NULL;
+	*slot = *found;
+	struct flow *flow = bpf_map_lookup_elem(&FLOWS, slot);
+	/* A row may have become another's since. */
+	return flow && same_key(&flow->key, key) ? flow : NULL;
+}
+
+/* Has everything of the flow that went up come back? Then what follows cannot overtake it. */
+static __always_inline bool is_drained(const struct flow *flow)
+{
+	return flow->mark && flow->echo == flow->mark && flow->echo_frames >= flow->mark_frames &&
+	       bpf_ktime_get_ns() - flow->echo_ns > SETTLE_NS;
+}
+
+/* Where a frame of the flow may go without the worker, while both ends are those it was judged between, under their policy. */
+static __always_inline struct port *target_of(const struct flow *flow, __u32 port_id, const struct port *port)
+{
+	__u64 epoch = *(volatile const __u64 *)&flow->source_epoch;
+	if (!epoch || epoch != *(volatile const __u64 *)&port->epoch || flow->source_port != port_id)
+		return NULL;
+	__u32 key = flow->target_port;
+	struct port *target = bpf_map_lookup_elem(&PORTS, &key);
+	if (!target || !target->ifindex || *(volatile __u64 *)&target->epoch != flow->target_epoch)
+		return NULL;
+	return target;
+}
+
+/* The frame goes where the flow leads, as the worker would have sent it; or not at all, untouched: -1. */
+static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct port *target, const struct plain *plain,
+				 __u32 frames)
+{
+	__u32 row = bpf_get_smp_processor_id() * SHORTCUTS_MAX + slot;
+	struct carried *carried = bpf_map_lookup_elem(&CARRIED, &row);
+	struct ethhdr *eth = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	if (!carried)
+		return -1;
+	if (plain->key.family == 4) {
+		struct iphdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return -1;
+		/* RFC 1624; the sum was found right. */
+		__u32 sum = ip->check + bpf_htons(0x0100);
+		ip->check = sum + (sum >= 0xffff);
+		ip->ttl--;
+	} else {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return -1;
+		ip->hop_limit--;
+	}
+	const __u8 gateway[ETH_ALEN] = GATEWAY_MAC;
+	__builtin_memcpy(eth->h_dest, target->mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, gateway, ETH_ALEN);
+	carried->frames += frames;
+	/* As many bytes as these segments have on a trunk. */
+	carried->bytes += skb->len + (__u64)(frames - 1) * plain->headers;
+	return bpf_redirect_peer(target->ifindex, 0);
+}
+
 static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 {
+	struct plain plain = {};
+	struct flow *flow = NULL;
+
 	__u32 ifindex = skb->ifindex;
 	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
 	__u32 *id = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &ifindex);
@@ -214,6 +395,8 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		if (!(ip->frag_off & bpf_htons(0x3fff)))
 			ports = ip->ihl == 5 ? l4_ports(ip + 1, end, protocol) :
 					       l4_ports_at(skb, ETH_HLEN + ip->ihl * 4, protocol);
+		if (!is_host)
+			look_at_v4(&plain, ip, end, skb->len - ETH_HLEN);
 		break;
 	}
 	case bpf_htons(ETH_P_IPV6): {
@@ -232,6 +415,8 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		folded = bpf_ntohl(source[0] ^ source[1] ^ source[2] ^ source[3] ^ destination[0] ^ destination[1] ^
 				   destination[2] ^ destination[3]);
 		ports = l4_ports(ip + 1, end, protocol);
+		if (!is_host)
+			look_at_v6(&plain, ip, end, skb->len - ETH_HLEN);
 		break;
 	}
 	case bpf_htons(ETH_P_ARP): {
@@ -247,6 +432,37 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	}
 	default:
 		return drop(port_id, PORT_UNKNOWN_ETHERTYPE, frames);
+	}
+
+	if (plain.has_key) {
+		__u32 slot = 0;
+		flow = find_flow(&plain.key, &slot);
+		struct port *target = flow ? target_of(flow, port_id, port) : NULL;
+		if (!target) {
+			flow = NULL;
+		} else if (!plain.is_plain || (skb->gso_size && !skb->gso_segs) ||
+			   (skb->gso_size ? skb->gso_size + plain.headers : skb->len) > target->mtu + ETH_HLEN) {
+			/* It goes up, and what follows must not overtake it: not before a frame behind it has come back. */
+			flow->direct = 0;
+			flow->mark = 0;
+			flow = NULL;
+		} else if (flow->direct || is_drained(flow)) {
+			if (!flow->direct)
+				flow->direct = 1;
+			int action = carry(skb, slot, target, &plain, frames);
+			if (action >= 0)
+				return action;
+			flow = NULL;
+		} else if (flow->hold_ns) {
+			if (bpf_ktime_get_ns() < flow->hold_ns)
+				return drop(port_id, PORT_BUDGET, frames);
+			flow->hold_ns = 0;
+		}
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		eth = data;
+		if ((void *)(eth + 1) > end)
+			return drop(port_id, PORT_TRUNCATED, frames);
 	}
 
 	__u32 zero = 0;
@@ -270,16 +486,26 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		spent->frames = 0;
 	}
 	__u32 before = spent->frames;
-	if (before >= *(volatile __u32 *)&round->quota)
+	if (before >= *(volatile __u32 *)&round->quota) {
+		/* A flow without a pause, of which some is lost anyway: some more, once, and it needs the worker no longer. */
+		if (flow && plain.key.protocol == IPPROTO_UDP && flow->mark)
+			flow->hold_ns = bpf_ktime_get_ns() + HOLD_NS;
 		return drop(port_id, PORT_BUDGET, frames);
+	}
 	__sync_fetch_and_add(&spent->frames, frames);
 
+	__u32 mark = 0;
+	if (flow) {
+		mark = flow->mark % MARK_MAX + 1;
+		flow->mark_frames = frames;
+		flow->mark = mark;
+	}
 	eth->h_dest[0] = TAG_0;
 	eth->h_dest[1] = TAG_1;
 	eth->h_dest[2] = TAG_FROM_PORT;
-	eth->h_dest[3] = port_id >> 8;
+	eth->h_dest[3] = port_id >> 8 | mark >> 8 << 2;
 	eth->h_dest[4] = port_id;
-	eth->h_dest[5] = 0;
+	eth->h_dest[5] = mark;
 	count_port(port_id, PORT_SENT, frames);
 	count_queue(worker, QUEUE_SENT, frames);
 	return bpf_redirect(near, 0);
@@ -297,17 +523,46 @@ int host(struct __sk_buff *skb)
 	return from_port(skb, true);
 }
 
+/* Notes that a marked frame came back. */
+static __always_inline void note_echo(const struct ethhdr *eth, const void *end, __u32 mark, __u32 frames)
+{
+	struct plain plain = {};
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		const struct iphdr *ip = (const void *)(eth + 1);
+		if ((const void *)(ip + 1) > end)
+			return;
+		look_at_v4(&plain, ip, end, 0);
+	} else {
+		const struct ipv6hdr *ip = (const void *)(eth + 1);
+		if ((const void *)(ip + 1) > end)
+			return;
+		look_at_v6(&plain, ip, end, 0);
+	}
+	__u32 slot = 0;
+	struct flow *flow = plain.has_key ? find_flow(&plain.key, &slot) : NULL;
+	if (!flow)
+		return;
+	if (flow->echo != mark) {
+		flow->echo = mark;
+		flow->echo_frames = 0;
+	}
+	flow->echo_frames += frames;
+	flow->echo_ns = bpf_ktime_get_ns();
+}
+
 SEC("classifier")
 int trunk(struct __sk_buff *skb)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
-	__u32 port_id = PORTS_MAX;
+	__u32 port_id = PORTS_MAX, mark = 0;
 	/* What was merged on the way left its worker in parts. */
 	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
 	count_queue(SLOT_OF_NONE, QUEUE_SEEN, frames);
-	if ((void *)(eth + 1) <= end && eth->h_dest[0] == TAG_0 && eth->h_dest[1] == TAG_1 && eth->h_dest[2] == TAG_TO_PORT)
-		port_id = (__u32)eth->h_dest[3] << 8 | eth->h_dest[4];
+	if ((void *)(eth + 1) <= end && eth->h_dest[0] == TAG_0 && eth->h_dest[1] == TAG_1 && eth->h_dest[2] == TAG_TO_PORT) {
+		port_id = (__u32)(eth->h_dest[3] & 3) << 8 | eth->h_dest[4];
+		mark = (__u32)(eth->h_dest[3] >> 2) << 8 | eth->h_dest[5];
+	}
 	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
 	if (!port || !port->ifindex) {
 		count_queue(0, QUEUE_BAD_TAG, frames);
@@ -318,6 +573,8 @@ int trunk(struct __sk_buff *skb)
 		return drop(port_id, PORT_TOO_BIG, frames);
 	if ((void *)(eth + 1) > end)
 		return drop(port_id, PORT_TRUNCATED, frames);
+	if (mark)
+		note_echo(eth, end, mark, frames);
 	__builtin_memcpy(eth->h_dest, port->mac, ETH_ALEN);
 	count_port(port_id, PORT_DELIVERED, frames);
 	return bpf_redirect_peer(port->ifindex, 0);

@@ -7,11 +7,25 @@
 #define XSKS_MAX 64
 #define PORT_ADDRESSES_MAX 4
 
-/* Destination MAC of a tagged frame: 02:50:<kind>:<port, big endian>:00. Locally administered, unicast. */
+/*
+ * Destination MAC of a tagged frame: 02:50:<kind>:<mark, upper six bits, and port, upper two>:<port>:<mark>. Locally
+ * administered, unicast. A worker hands a mark on as it came; 0 is none.
+ */
 #define TAG_0 0x02
 #define TAG_1 0x50
 #define TAG_FROM_PORT 0x01
 #define TAG_TO_PORT 0x02
+#define MARK_MAX 0x3fff
+
+/* What pods take for their gateway: the source of every frame to a pod. */
+#define GATEWAY_MAC { 0x02, 0x50, 0x53, 0x00, 0x00, 0x01 }
+
+/* Directions of flows that the kernel can carry at a time. */
+#define SHORTCUTS_MAX 32768
+/* After the program at the trunk has seen a frame, until the pod's stack has surely taken it up. */
+#define SETTLE_NS 50000
+/* How long the budget's refusals are kept up, at most, to let the way through userspace run empty. */
+#define HOLD_NS 20000000
 
 /* A port, as the programs see it. Written by the switch before the host end goes up. */
 struct port {
@@ -22,6 +36,45 @@ struct port {
 	__u8 v6_len;
 	__u32 v4[PORT_ADDRESSES_MAX]; /* network order */
 	__u32 v6[PORT_ADDRESSES_MAX][4];
+	/* Endpoint and revision of its policy; 0: no flow of it is carried here. One store by the switch revokes. */
+	__u64 epoch;
+};
+
+/* One direction of a flow, as its packets show it. */
+struct flow_key {
+	__u32 source[4]; /* IPv4: ::ffff:a.b.c.d */
+	__u32 destination[4];
+	__u32 ports; /* as in the packet */
+	__u8 protocol;
+	__u8 family; /* 4, 6 */
+	__u16 zero;
+};
+
+/*
+ * One direction of a flow that the switch handed over to the programs. The first line is written by the switch alone, and read
+ * for every frame. The second finds the moment at which nothing of the flow is under way through userspace.
+ */
+struct flow {
+	struct flow_key key;
+	__u64 source_epoch; /* what the worker judged it under; 0: nobody's */
+	__u64 target_epoch;
+	__u16 source_port;
+	__u16 target_port;
+	__u32 direct; /* frames go straight to the target */
+	/* --- */
+	__u32 mark; /* of the last frame that went up */
+	__u32 mark_frames; /* in so many segments */
+	__u32 echo; /* the mark of the last one that came back */
+	__u32 echo_frames;
+	__u64 echo_ns;
+	__u64 hold_ns; /* until then what the budget refuses is refused on, so that the way through userspace runs empty */
+	__u64 unused[4];
+};
+
+/* Per CPU: row cpu * SHORTCUTS_MAX + slot. */
+struct carried {
+	__u64 frames;
+	__u64 bytes;
 };
 
 /* How many frames a port may send to one worker while that worker is in one round. The worker writes, programs read. */

@@ -20,6 +20,7 @@ pub const WORKERS_MAX: usize = crate::io::maps::WORKERS_MAX;
 /// How many direct ports, and how many ports at all, the kernel side has room for.
 const DIRECT_MAX: usize = crate::io::maps::DIRECT_MAX;
 const PORTS_MAX: usize = crate::io::maps::PORTS_MAX;
+const SHORTCUTS_MAX: usize = crate::io::shortcut::SHORTCUTS_MAX;
 
 /// A consistent configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +46,25 @@ pub struct Config {
     /// Keep flow tables in shared memory, so that they outlive the process.
     pub shm: bool,
     pub direct: Vec<DirectPort>,
+    /// Let the kernel carry flows that are established and allowed.
+    pub shortcut: Shortcut,
+    /// How many directions of flows it may carry at a time.
+    pub shortcuts_max: usize,
     /// tc programs as filters of a `clsact` qdisc also where the kernel has TCX links.
     pub tc_filters: bool,
     /// Frames to veths in bulk when there are many: see `io/bulk.rs`.
     pub bulk_transmit: bool,
+}
+
+/// Who carries flows that are established and allowed at both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Shortcut {
+    /// The kernel, until something in the flow or in the policy wants looking at.
+    #[default]
+    On,
+    /// The workers: every frame crosses userspace.
+    Off,
 }
 
 /// What a worker without work does.
@@ -171,6 +187,7 @@ struct File {
     host_addresses: Option<Vec<IpAddr>>,
     shm: Option<bool>,
     bulk_transmit: Option<bool>,
+    shortcut: Option<Shortcut>,
     #[serde(default)]
     direct: Vec<DirectPort>,
 }
@@ -214,6 +231,12 @@ pub struct Flags {
     /// Keep flow tables in shared memory, so that connections outlive a restart [default: true]
     #[arg(long, value_name = "BOOL")]
     pub shm: Option<bool>,
+    /// Let the kernel carry flows between pods once they are established and allowed: on or off [default: on]
+    #[arg(long, value_enum, env = "PENSTOCK_SHORTCUT")]
+    pub shortcut: Option<Shortcut>,
+    /// How many directions of flows the kernel may carry at a time
+    #[arg(long, value_name = "N", hide = true)]
+    pub shortcuts_max: Option<usize>,
     /// Attach programs as tc filters, as on kernels before 6.6, also where there are TCX links
     #[arg(long, hide = true)]
     pub tc_filters: bool,
@@ -343,6 +366,8 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
     let flows_max = within("flows_max", flags.flows_max.or(file.flows_max), 131_072, 1024, 1 << 24)?;
     let ports_max = within("ports_max", flags.ports_max.or(file.ports_max), PORTS_MAX, 2, PORTS_MAX)?;
 
+    let shortcuts_max = within("shortcuts_max", flags.shortcuts_max, SHORTCUTS_MAX, 2, SHORTCUTS_MAX)?;
+
     let host_addresses = match flags.host_addresses.is_empty() {
         false => flags.host_addresses.clone(),
         true => file.host_addresses.unwrap_or_default(),
@@ -371,6 +396,8 @@ fn merge(file: File, flags: &Flags, cpus_allowed: &[usize]) -> Result<Config, Co
         pod_ranges,
         tc_filters: flags.tc_filters,
         bulk_transmit: flags.bulk_transmit.or(file.bulk_transmit).unwrap_or_default(),
+        shortcut: flags.shortcut.or(file.shortcut).unwrap_or_default(),
+        shortcuts_max,
         frames_per_worker,
         flows_max,
         ports_max,

@@ -3,18 +3,21 @@
 //! [`open`] makes or adopts everything and starts nothing; [`Workers::start`] starts the threads, once the server has left the
 //! first snapshot in their mailboxes. [`Machine`] is the kernel side the server speaks to.
 
+mod shortcut;
 mod sockets;
 mod tables;
 mod watch;
 
-use crate::config::{Config, Polling};
+use crate::config::{Config, Polling, Shortcut};
 use crate::flow::{self, FlowCache, FragmentLimits, FragmentTable, KeyHasher};
 use crate::io::abilities::{self, Abilities, MTU_OF_ONE_BUFFER};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
 use crate::io::coalesce::Coalesce;
 use crate::io::maps::{PORTS_MAX, PortEntry, WORKERS_MAX, XSKS_MAX};
 use crate::io::setup::{self, Links, Plan, SetupError};
+use crate::io::shortcut::{CarriedFlow, Epoch};
 use crate::io::xsk::{XskError, frames_lost};
+use crate::packet::FlowKey;
 use crate::server::{Kernel, KernelError, Workers};
 use crate::snapshot::{PortRecord, Snapshot};
 use crate::worker::counters::{Cell, Counters};
@@ -22,12 +25,15 @@ use crate::worker::engine::{Engine, Parts};
 use crate::worker::handover::Handover;
 use crate::worker::mailbox::Mailbox;
 use crate::worker::run::{self, Idle, RunConfig};
+use crate::worker::shortcut::Requests;
 use penstock_api::instance::inside;
-use penstock_api::message::{AreaKind, DeviceStatus};
+use penstock_api::message::{AreaKind, DeviceStatus, ShortcutStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
+use shortcut::Shortcuts;
 use sockets::{Bench, Builder, BulkPort, direct_queues, direct_ways, fd_of};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,6 +77,7 @@ pub struct Machine {
     bulk_ports: Vec<BulkPort>,
     ports: Vec<PortId>,
     counters: Vec<Arc<Counters>>,
+    shortcuts: Arc<Mutex<Shortcuts>>,
     /// What had come back from trunks before the workers began to count what they send.
     returned_before: u64,
     notes: Vec<String>,
@@ -87,13 +94,15 @@ pub struct Idlers {
     counters: Vec<Arc<Counters>>,
     mailboxes: Vec<Arc<Mailbox>>,
     coalesce: Vec<Option<Coalesce>>,
+    shortcuts: Arc<Mutex<Shortcuts>>,
+    requests: Arc<Requests>,
 }
 
-/// Running workers, and the thread that watches them.
+/// Running workers, and the threads beside them.
 #[derive(Debug)]
 pub struct Crew {
     threads: Vec<JoinHandle<()>>,
-    watch: Option<JoinHandle<()>>,
+    beside: Vec<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -129,6 +138,9 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let (mut links, programs) = setup::ensure(&plan(config))?;
     notes.append(&mut links.notes);
     let rounds = Arc::new(programs.rounds()?);
+    let mut programs = programs;
+    let table = programs.take_shortcut().expect("nobody took it before");
+    let requests = Arc::new(Requests::new().map_err(MachineError::Thread)?);
     let programs = Arc::new(Mutex::new(programs));
     let sockets: Sockets = Arc::new((0..XSKS_MAX).map(|_| AtomicI32::new(-1)).collect());
 
@@ -141,6 +153,8 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let direct = direct_queues(&config.direct, config.workers);
     let empty = Arc::new(Snapshot::empty());
     let tables = tables::open_flow_tables(config, &mut notes)?;
+    let shortcuts = Shortcuts::new(config, table, mailboxes.clone(), Arc::clone(&requests), &tables);
+    let shortcuts = Arc::new(Mutex::new(shortcuts));
     let inside = Arc::new(Netns::open(config.instance.netns()).map_err(SetupError::from)?);
     let outside = Arc::new(Netns::current().map_err(SetupError::from)?);
 
@@ -169,7 +183,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         let announce_slots: Vec<u32> =
             std::iter::once(worker as u32).chain(queues().map(|queue| queue.slot)).collect();
         let (announce_programs, announce_sockets) = (Arc::clone(&programs), Arc::clone(&sockets));
-        let engine = Engine::new(Parts {
+        let mut engine = Engine::new(Parts {
             worker: id,
             devices: list,
             direct: direct_ways(&direct, worker),
@@ -188,6 +202,9 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
             mailbox: Arc::clone(&mailboxes[worker]),
             handover: handover.clone(),
         });
+        if builder.config.shortcut == Shortcut::On {
+            engine.set_shortcut(Some(Arc::clone(&requests)));
+        }
         let run = RunConfig {
             idle: match builder.config.polling {
                 Polling::Busy => Idle::Spin,
@@ -221,17 +238,18 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         bulk_ports,
         ports: Vec::new(),
         counters: counters.clone(),
+        shortcuts: Arc::clone(&shortcuts),
         returned_before,
         notes,
     };
     let workers = Workers { mailboxes: mailboxes.clone(), counters: counters.clone() };
-    Ok((machine, workers, Idlers { engines, programs, counters, mailboxes, coalesce }))
+    Ok((machine, workers, Idlers { engines, programs, counters, mailboxes, coalesce, shortcuts, requests }))
 }
 
 impl Idlers {
     /// Starts the threads.
     pub fn start(self) -> Result<Crew, MachineError> {
-        let Idlers { engines, programs, counters, mailboxes, coalesce } = self;
+        let Idlers { engines, programs, counters, mailboxes, coalesce, shortcuts, requests } = self;
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = engines
             .into_iter()
@@ -243,20 +261,25 @@ impl Idlers {
             .name("watchdog".to_owned())
             .spawn(move || watch::watch(&programs, &counters, &mailboxes, coalesce, &flag))
             .map_err(MachineError::Thread)?;
-        Ok(Crew { threads, watch: Some(watch), stopping })
+        let flag = Arc::clone(&stopping);
+        let shortcut = std::thread::Builder::new()
+            .name("shortcut".to_owned())
+            .spawn(move || shortcut::run(&shortcuts, &requests, &flag))
+            .map_err(MachineError::Thread)?;
+        Ok(Crew { threads, beside: vec![watch, shortcut], stopping })
     }
 }
 
 impl Crew {
     /// Has a thread ended although nobody told it to?
     pub fn has_lost_one(&self) -> bool {
-        self.threads.iter().chain(&self.watch).any(JoinHandle::is_finished)
+        self.threads.iter().chain(&self.beside).any(JoinHandle::is_finished)
     }
 
     /// Waits for the workers, which were told to stop through their mailboxes.
     pub fn join(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..).chain(self.watch.take()) {
+        for thread in self.threads.drain(..).chain(self.beside.drain(..)) {
             if thread.join().is_err() {
                 tracing::error!("a worker had panicked");
             }
@@ -400,6 +423,32 @@ impl Kernel for Machine {
 
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
+    }
+
+    fn set_epochs(&mut self, epochs: &[(PortId, Epoch)]) {
+        shortcut::lock(&self.shortcuts).set_epochs(epochs);
+    }
+
+    fn epoch(&self, port: PortId) -> Epoch {
+        shortcut::lock(&self.shortcuts).epoch(port)
+    }
+
+    fn keep_carried(&mut self, is_allowed: &mut dyn FnMut(&CarriedFlow) -> bool) {
+        shortcut::lock(&self.shortcuts).keep(is_allowed);
+    }
+
+    fn carried_flows(&mut self, meanwhile: &mut dyn FnMut()) -> HashMap<FlowKey, (u64, u64)> {
+        let shortcuts = shortcut::lock(&self.shortcuts);
+        meanwhile();
+        shortcuts.uncredited()
+    }
+
+    fn carried_by_ports(&mut self) -> Option<Arc<Counters>> {
+        Some(shortcut::lock(&self.shortcuts).counters())
+    }
+
+    fn shortcut(&mut self) -> ShortcutStatus {
+        shortcut::lock(&self.shortcuts).status()
     }
 }
 

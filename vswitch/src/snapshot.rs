@@ -179,6 +179,16 @@ impl Snapshot {
         Snapshot { serial, policy, ports, addresses, host_addresses, host_classes, pod_ranges, forwarding }
     }
 
+    /// Goes on counting where an earlier process of this instance stopped: `revision_of` says the last revision of a port's policy
+    /// that the kernel was told, if it was this endpoint's. For a first snapshot, before anybody has it.
+    pub fn resume(&mut self, revision_of: impl Fn(PortId, EndpointId) -> Option<u32>) {
+        for port in self.ports.iter_mut().flatten() {
+            if let Some(revision) = revision_of(port.id, port.endpoint) {
+                port.revision = revision.max(1);
+            }
+        }
+    }
+
     /// Knows nobody and forwards nothing: what a worker has before its first real one.
     pub fn empty() -> Snapshot {
         let policy = Policy::build(Artefact::empty()).expect("the empty artefact is valid");

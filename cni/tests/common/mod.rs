@@ -191,6 +191,7 @@ fn status(instance: &Instance) -> Status {
         endpoints: 0,
         endpoints_ready: 0,
         workers: vec![],
+        shortcut: Default::default(),
         notes: vec![],
     }
 }

@@ -227,8 +227,28 @@ pub struct Status {
     pub endpoints: usize,
     pub endpoints_ready: usize,
     pub workers: Vec<WorkerStatus>,
+    /// What the kernel carries by itself.
+    #[serde(default)]
+    pub shortcut: ShortcutStatus,
     /// What is not as it could be, one sentence each, naming the remedy.
     pub notes: Vec<String>,
+}
+
+/// Flows that the kernel carries by itself, each direction for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ShortcutStatus {
+    pub is_on: bool,
+    /// Handed over.
+    pub flows: usize,
+    /// Of them, those whose frames do not come to a worker by now.
+    pub direct: usize,
+    pub flows_max: usize,
+    /// Since the switch was started.
+    pub frames: u64,
+    pub bytes: u64,
+    pub installed: u64,
+    /// Times that a flow found no room, and stayed with its worker.
+    pub overflow: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -295,6 +315,11 @@ pub struct PortStatus {
     /// Out of the switch to the port.
     pub tx_frames: u64,
     pub tx_bytes: u64,
+    /// Of these, what the kernel carried by itself.
+    #[serde(default)]
+    pub shortcut_rx_frames: u64,
+    #[serde(default)]
+    pub shortcut_tx_frames: u64,
     pub drops: u64,
 }
 

@@ -8,6 +8,7 @@ use super::maps::{
     PORT_COUNTERS, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QUEUE_DIRECT, QueueKey, Rounds, Settings,
     WORKERS_MAX, XSKS_MAX,
 };
+use super::shortcut::{SHORTCUTS_MAX, Table};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
 
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 12] = [
     "PORTS",
     "PORT_BY_IFINDEX",
     "SETTINGS",
@@ -30,6 +31,9 @@ const MAPS: [&str; 9] = [
     "XSKS",
     "PORT_COUNTS",
     "QUEUE_COUNTS",
+    "SHORTCUTS",
+    "FLOWS",
+    "CARRIED",
 ];
 
 /// The directory of the pinned links, beside the maps. Each is named after its interface.
@@ -57,6 +61,10 @@ pub enum BpfError {
     Map { map: &'static str, error: aya::maps::MapError },
     #[error("cannot map the rounds: {0}")]
     Rounds(std::io::Error),
+    #[error("cannot map the tables of the shortcut: {0}")]
+    Shortcut(std::io::Error),
+    #[error("cannot find out how many CPUs there can be: {0}")]
+    Cpus(std::io::Error),
     #[error("{0}")]
     Port(String),
 }
@@ -113,6 +121,7 @@ pub struct Programs {
     tc_filters: bool,
     /// Why a filter was attached although links were wanted.
     tcx_refused: Option<String>,
+    shortcut: Option<Table>,
     ports: Array<MapData, PortEntry>,
     port_by_ifindex: HashMap<MapData, u32, u32>,
     settings: Array<MapData, Settings>,
@@ -135,7 +144,9 @@ impl Programs {
         let links = pins.join(LINKS);
         std::fs::create_dir_all(&links)
             .map_err(|e| BpfError::PinDirectory(links.display().to_string(), e))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries("CARRIED", (cpus * SHORTCUTS_MAX) as u32);
         for map in MAPS {
             loader.map_pin_path(map, pins.join(map));
         }
@@ -150,6 +161,7 @@ impl Programs {
             let name = program.name();
             xdp(&mut ebpf, program)?.load().map_err(|error| BpfError::Program { program: name, error })?;
         }
+        let shortcut = shortcut(&mut ebpf, cpus)?;
         macro_rules! map {
             ($name:literal, $kind:ty) => {
                 <$kind>::try_from(ebpf.take_map($name).expect("the object has this map"))
@@ -168,7 +180,13 @@ impl Programs {
             pins: pins.to_owned(),
             tc_filters,
             tcx_refused: None,
+            shortcut: Some(shortcut),
         })
+    }
+
+    /// The shortcut's maps, for who asks first.
+    pub fn take_shortcut(&mut self) -> Option<Table> {
+        self.shortcut.take()
     }
 
     /// The mapped budget array, for workers.
@@ -325,6 +343,7 @@ impl Programs {
         if id.index() >= PORTS_MAX {
             return Err(BpfError::Port(format!("port {id}: the programs know {PORTS_MAX} ports")));
         }
+        let entry = PortEntry { epoch: self.epoch(id), ..entry };
         self.ports.set(id.0.into(), entry, 0).map_err(|error| BpfError::Map { map: "PORTS", error })?;
         self.port_by_ifindex
             .insert(entry.ifindex, u32::from(id.0), 0)
@@ -338,9 +357,13 @@ impl Programs {
         {
             let _ = self.port_by_ifindex.remove(&entry.ifindex);
         }
-        self.ports
-            .set(id.0.into(), PortEntry::default(), 0)
-            .map_err(|error| BpfError::Map { map: "PORTS", error })
+        let nobody = PortEntry { epoch: self.epoch(id), ..PortEntry::default() };
+        self.ports.set(id.0.into(), nobody, 0).map_err(|error| BpfError::Map { map: "PORTS", error })
+    }
+
+    /// It has an owner of its own, and stays as it is.
+    fn epoch(&self, id: PortId) -> u64 {
+        self.ports.get(&id.0.into(), 0).map_or(0, |entry| entry.epoch)
     }
 
     pub fn port(&self, id: PortId) -> Option<PortEntry> {
@@ -426,6 +449,16 @@ impl Programs {
         drops.retain(|(_, _, count)| *count > 0);
         drops
     }
+}
+
+fn shortcut(ebpf: &mut Ebpf, cpus: usize) -> Result<Table, BpfError> {
+    let index = ebpf.take_map("SHORTCUTS").expect("the object has this map");
+    let index = HashMap::try_from(index).map_err(|error| BpfError::Map { map: "SHORTCUTS", error })?;
+    let fd = |name: &str| match ebpf.map(name) {
+        Some(Map::Array(map)) => map.fd(),
+        _ => unreachable!("the object has this map"),
+    };
+    Table::map(fd("PORTS"), fd("FLOWS"), fd("CARRIED"), cpus, index).map_err(BpfError::Shortcut)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, BpfError> {

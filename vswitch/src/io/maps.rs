@@ -26,6 +26,8 @@ pub struct PortEntry {
     pub v6_len: u8,
     pub v4: [[u8; 4]; PORT_ADDRESSES_MAX],
     pub v6: [[u8; 16]; PORT_ADDRESSES_MAX],
+    /// See [`Epochs`](super::shortcut::Epochs), whose it is.
+    pub epoch: u64,
 }
 
 /// `struct settings`.
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn layouts_have_the_sizes_of_the_header() {
-        assert_eq!(size_of::<PortEntry>(), 4 + 4 + 8 + 16 + 64);
+        assert_eq!(size_of::<PortEntry>(), 4 + 4 + 8 + 16 + 64 + 8);
         assert_eq!(size_of::<Settings>(), 4 + 4 * WORKERS_MAX);
         assert_eq!(size_of::<QueueKey>(), 8);
     }

@@ -5,6 +5,7 @@ use super::lock;
 use super::switch::Shared;
 use super::words;
 use crate::config::list;
+use crate::packet::FlowKey;
 use crate::snapshot::PortKind;
 use crate::worker::mailbox::Command;
 use penstock_api::message::{
@@ -53,7 +54,8 @@ pub(crate) fn status(shared: &Shared) -> Status {
     for (worker, _) in busy.iter().enumerate().filter(|(_, share)| share.is_none()) {
         notes.push(format!("worker {worker} does nothing at all; restart the switch"));
     }
-    let kernel = lock(&shared.kernel);
+    let mut kernel = lock(&shared.kernel);
+    let shortcut = kernel.shortcut();
     notes.extend(kernel.notes());
     let workers = shared
         .workers
@@ -105,22 +107,25 @@ pub(crate) fn status(shared: &Shared) -> Status {
         endpoints: pods().count(),
         endpoints_ready: pods().filter(|port| port.ready).count(),
         workers,
+        shortcut,
         notes,
     }
 }
 
 pub(crate) fn ports(shared: &Shared) -> Vec<PortStatus> {
     let view = shared.view();
-    let (kernel_drops, devices): (_, Vec<DeviceStatus>) = {
+    let (kernel_drops, devices, carried): (_, Vec<DeviceStatus>, _) = {
         let mut kernel = lock(&shared.kernel);
         let devices = shared.workers.ids().flat_map(|worker| kernel.devices(worker)).collect();
-        (kernel.drops(), devices)
+        (kernel.drops(), devices, Vec::from_iter(kernel.carried_by_ports()))
     };
     let tally = lock(&shared.tally);
+    let all = [shared.workers.counters.as_slice(), &carried].concat();
     let ports = view.snapshot.ports.iter().flatten();
     ports
         .map(|port| {
-            let sums = tally.port(&shared.workers.counters, port.id);
+            let sums = tally.port(&all, port.id);
+            let by_kernel = tally.carried(&carried, port.id);
             let registered = view.port(port.id);
             let (kind, interface) = match port.kind {
                 PortKind::Host => ("host", inside::HOST.to_owned()),
@@ -155,6 +160,8 @@ pub(crate) fn ports(shared: &Shared) -> Vec<PortStatus> {
                 rx_bytes: sums.rx_bytes,
                 tx_frames: sums.tx_frames,
                 tx_bytes: sums.tx_bytes,
+                shortcut_rx_frames: by_kernel.rx_frames,
+                shortcut_tx_frames: by_kernel.tx_frames,
                 drops: sums.dropped() + tally.kernel_drops(&kernel_drops, port.id),
             }
         })
@@ -196,14 +203,31 @@ pub(crate) fn drops(shared: &Shared) -> Response {
 /// The flows of all workers, most recent first, and how many there are.
 pub(crate) fn flows(shared: &Shared, limit: usize) -> Result<(Vec<FlowStatus>, usize), Failure> {
     let limit = limit.min(FLOWS_MAX);
-    let answers = ask(shared, |reply| Command::Flows { limit, reply })?;
+    let mut answers = Ok(Vec::new());
+    let carried = lock(&shared.kernel).carried_flows(&mut || {
+        answers = ask(shared, |reply| Command::Flows { limit, reply });
+    });
+    let answers = answers?;
     let total = answers.iter().map(|(_, total)| total).sum();
     let mut flows: Vec<FlowStatus> = answers.into_iter().flat_map(|(flows, _)| flows).collect();
     flows.sort_by_key(|flow| flow.idle_ms);
     flows.truncate(limit);
     let view = shared.view();
     let pod = |address| view.snapshot.port_of(address).and_then(|port| port.pod.clone());
+    let of = |key: &FlowKey| carried.get(key).copied().unwrap_or_default();
     for flow in &mut flows {
+        let key = FlowKey::new(
+            flow.protocol,
+            flow.source,
+            flow.source_port,
+            flow.destination,
+            flow.destination_port,
+        );
+        let (forward, reply) = (of(&key), of(&key.reversed()));
+        flow.forward_frames += forward.0;
+        flow.forward_bytes += forward.1;
+        flow.reply_frames += reply.0;
+        flow.reply_bytes += reply.1;
         flow.source_pod = pod(flow.source);
         flow.destination_pod = pod(flow.destination);
     }

@@ -330,6 +330,7 @@ fn capture(
     };
     if wire::send(stream, &Response::Capturing).is_ok() {
         tell(Some(&capture));
+        shared.set_captured(Some(port));
         'client: while !has_ended(stream) && !shared.stopping.load(Ordering::SeqCst) {
             while let Some(frame) = capture.frames.pop() {
                 if wire::send(stream, &frame).is_err() {
@@ -339,6 +340,7 @@ fn capture(
             std::thread::sleep(Duration::from_millis(5));
         }
         tell(None);
+        shared.set_captured(None);
     }
     shared.capturing.store(false, Ordering::SeqCst);
     let missed = capture.missed.load(Ordering::Relaxed);

@@ -3,10 +3,15 @@
 //! A trait, so that everything the server promises (undo, order, adoption, texts) is tested against a double that can be
 //! told to fail, without root. Promise of an implementation: an error leaves nothing forwarding that was not before.
 
+use crate::io::shortcut::{CarriedFlow, Epoch};
+use crate::packet::FlowKey;
 use crate::snapshot::PortRecord;
-use penstock_api::message::DeviceStatus;
+use crate::worker::counters::Counters;
+use penstock_api::message::{DeviceStatus, ShortcutStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Why the kernel side could not do what was asked. The text names the thing, the reason and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,5 +54,33 @@ pub trait Kernel: Send {
     /// What is not as it could be, one sentence each, naming the remedy.
     fn notes(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The policy that ports are under from now on, where it changed. Whatever the kernel carries of a port by itself was judged
+    /// under just this, or comes to a worker, from the next frame on.
+    fn set_epochs(&mut self, _: &[(PortId, Epoch)]) {}
+
+    /// What the kernel was told last of a port, perhaps by an earlier process.
+    fn epoch(&self, _: PortId) -> Epoch {
+        Epoch::NONE
+    }
+
+    /// Of the flows that an earlier process had the kernel carry, only those stay that are allowed. Each is asked about in its
+    /// first packet's direction.
+    fn keep_carried(&mut self, _: &mut dyn FnMut(&CarriedFlow) -> bool) {}
+
+    /// Frames and bytes of flows that the kernel carried and that are not in a worker's account; none is moved `meanwhile`.
+    fn carried_flows(&mut self, meanwhile: &mut dyn FnMut()) -> HashMap<FlowKey, (u64, u64)> {
+        meanwhile();
+        HashMap::new()
+    }
+
+    /// The same by ports, as workers count.
+    fn carried_by_ports(&mut self) -> Option<Arc<Counters>> {
+        None
+    }
+
+    fn shortcut(&mut self) -> ShortcutStatus {
+        ShortcutStatus::default()
     }
 }

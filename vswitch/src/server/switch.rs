@@ -14,8 +14,13 @@ use super::subscribers::Subscribers;
 use super::tally::Tally;
 use super::{Workers, lock, store};
 use crate::config::Config;
-use crate::snapshot::{Parts, PortKind, PortRecord, Snapshot};
+use crate::io::maps::PORTS_MAX;
+use crate::io::shortcut::{CarriedFlow, Epoch};
+use crate::policy;
+use crate::snapshot::{Parts, Port, PortKind, PortRecord, Snapshot};
+use crate::worker::counters::Counters;
 use crate::worker::mailbox::Command;
+use crate::worker::shortcut::epoch_of;
 use penstock_api::message::{DropEvent, ErrorCode, Event, PodPort};
 use penstock_api::{Artefact, Difference, EndpointId, Generation, PortId, WorkerId};
 use penstock_lookup::Policy;
@@ -65,6 +70,10 @@ struct Switch {
     policy_since: SystemTime,
     host_addresses: Vec<IpAddr>,
     snapshot: Arc<Snapshot>,
+    /// What the kernel was told last of each port, by slot.
+    epochs: Vec<(PortId, Epoch)>,
+    /// Which port's frames must all be seen, because somebody captures them; `Some(None)`: every port's.
+    captured: Option<Option<PortId>>,
     /// Workers whose mailbox had no room for the last snapshot.
     unsent: Vec<WorkerId>,
     /// What was found amiss at the start, one sentence each.
@@ -122,7 +131,7 @@ impl Shared {
             config,
             paths,
             workers,
-            kernel,
+            mut kernel,
             registry,
             policy,
             policy_since,
@@ -131,9 +140,27 @@ impl Shared {
         } = beginning;
         let generation = policy.generation();
         let parts = parts(&config, kernel.host_mac(), &registry, &policy, &host_addresses);
-        let snapshot = Arc::new(Snapshot::build(None, parts));
-        let mut switch =
-            Switch { registry, policy, policy_since, host_addresses, snapshot, unsent: Vec::new(), notes };
+        let mut snapshot = Snapshot::build(None, parts);
+        // What the kernel carries by itself goes on under the same revisions, as far as it would be allowed now.
+        snapshot.resume(|port, endpoint| {
+            let epoch = kernel.epoch(port);
+            (epoch.endpoint() == endpoint).then(|| epoch.revision())
+        });
+        let snapshot = Arc::new(snapshot);
+        let mut switch = Switch {
+            registry,
+            policy,
+            policy_since,
+            host_addresses,
+            snapshot,
+            epochs: Vec::new(),
+            captured: None,
+            unsent: Vec::new(),
+            notes,
+        };
+        switch.epochs = switch.new_epochs();
+        kernel.set_epochs(&switch.epochs);
+        kernel.keep_carried(&mut |flow| is_carried_on(&switch.snapshot, flow));
         let view = Mutex::new(Arc::new(switch.view()));
         send_snapshot(&workers, &mut switch);
         Shared {
@@ -225,7 +252,8 @@ impl Shared {
             switch.registry.remove(id);
             return Err(Failure::new(ErrorCode::Kernel, format!("nothing was attached: {error}")));
         }
-        lock(&self.tally).turn_over(&self.workers.counters, id);
+        let carried = Vec::from_iter(lock(&self.kernel).carried_by_ports());
+        self.turn_over(&mut lock(&self.tally), &carried, id);
         let attached = self.publish(switch).and_then(|()| self.attach_in_kernel(switch, id)).map(|()| {
             let drops = lock(&self.kernel).drops();
             lock(&self.tally).turn_over_kernel(&drops, id);
@@ -329,14 +357,15 @@ impl Shared {
     /// Has the kernel let go of ports that left? Their slots become free.
     fn retry_leaving(&self, switch: &mut Switch) {
         for port in switch.registry.leaving() {
-            let (drops, result) = {
+            let (drops, carried, result) = {
                 let mut kernel = lock(&self.kernel);
-                (kernel.drops(), kernel.detach_pod(port.id, &port.port.host_end))
+                let carried = Vec::from_iter(kernel.carried_by_ports());
+                (kernel.drops(), carried, kernel.detach_pod(port.id, &port.port.host_end))
             };
             match result {
                 Ok(()) => {
                     let mut tally = lock(&self.tally);
-                    tally.turn_over(&self.workers.counters, port.id);
+                    self.turn_over(&mut tally, &carried, port.id);
                     tally.turn_over_kernel(&drops, port.id);
                     switch.registry.remove(port.id);
                 }
@@ -346,6 +375,11 @@ impl Shared {
             }
         }
         *lock(&self.view) = Arc::new(switch.view());
+    }
+
+    fn turn_over(&self, tally: &mut Tally, carried: &[Arc<Counters>], id: PortId) {
+        tally.turn_over(&[self.workers.counters.as_slice(), carried].concat(), id);
+        tally.turn_over_carried(carried, id);
     }
 
     /// Is it attached as said, programs and all?
@@ -513,11 +547,30 @@ impl Shared {
         let parts = parts(&self.config, host_mac, &switch.registry, &switch.policy, &switch.host_addresses);
         switch.snapshot = Arc::new(Snapshot::build(Some(&switch.snapshot), parts));
         *lock(&self.view) = Arc::new(switch.view());
+        // First what the kernel does by itself: from here on it asks the workers, about what the old policy allowed too.
+        self.tell_epochs(switch);
         send_snapshot(&self.workers, switch);
         let result = self.acknowledged(switch);
         self.workers.empty_bins();
         self.changed.notify_all();
         result
+    }
+
+    fn tell_epochs(&self, switch: &mut Switch) {
+        let epochs = switch.new_epochs();
+        let is_old = |new: &&(PortId, Epoch)| switch.epochs.get(new.0.index()).is_some_and(|old| old == *new);
+        let changed: Vec<_> = epochs.iter().filter(|new| !is_old(new)).copied().collect();
+        if !changed.is_empty() {
+            lock(&self.kernel).set_epochs(&changed);
+        }
+        switch.epochs = epochs;
+    }
+
+    /// While somebody captures a port's frames, all of them come to a worker. `None`: nobody does.
+    pub(crate) fn set_captured(&self, captured: Option<Option<PortId>>) {
+        let mut switch = lock(&self.switch);
+        switch.captured = captured;
+        self.tell_epochs(&mut switch);
     }
 
     fn acknowledged(&self, switch: &Switch) -> Result<(), Failure> {
@@ -549,6 +602,16 @@ impl Switch {
         self.registry.get(id).filter(|port| !port.leaving).map(|port| port.endpoint)
     }
 
+    /// By slot: whose flows the kernel may carry, and under which revision of their policy they must have been judged.
+    fn new_epochs(&self) -> Vec<(PortId, Epoch)> {
+        let is_captured = |id| self.captured.is_some_and(|captured| captured.is_none_or(|only| only == id));
+        let epoch = |id| match self.snapshot.port(id) {
+            Some(port) if port.kind == PortKind::Pod && port.ready && !is_captured(id) => epoch_of(port),
+            _ => Epoch::NONE,
+        };
+        (0..PORTS_MAX as u16).map(PortId).map(|id| (id, epoch(id))).collect()
+    }
+
     fn view(&self) -> View {
         View {
             snapshot: self.snapshot.clone(),
@@ -558,6 +621,17 @@ impl Switch {
             notes: self.notes.clone(),
         }
     }
+}
+
+/// Would policy let this flow go on, between the ports it was between? `flow` is its first packet's direction.
+fn is_carried_on(snapshot: &Snapshot, flow: &CarriedFlow) -> bool {
+    let (Some(source), Some(target)) = (snapshot.port(flow.source), snapshot.port(flow.target)) else {
+        return false;
+    };
+    let is_whose = |port: &Port, address| snapshot.port_of(address).is_some_and(|owner| owner.id == port.id);
+    is_whose(source, flow.key.source_address())
+        && is_whose(target, flow.key.destination_address())
+        && policy::judge(snapshot, source, target, &flow.key, policy::question(&flow.key, true)).is_ok()
 }
 
 /// Leaves the present snapshot in every mailbox. Those without room are tried again by [`Shared::retry`].

@@ -75,6 +75,7 @@ pub(crate) type KernelDrops = [(Option<PortId>, DropReason, u64)];
 pub(crate) struct Tally {
     /// What a slot had counted when its present owner took it over.
     before: HashMap<PortId, Sums>,
+    carried_before: HashMap<PortId, Sums>,
     kernel_before: HashMap<(PortId, DropReason), u64>,
 }
 
@@ -82,6 +83,17 @@ impl Tally {
     /// The slot changes hands: what workers have counted so far is not its next owner's.
     pub(crate) fn turn_over(&mut self, workers: &[Arc<Counters>], port: PortId) {
         self.before.insert(port, Sums::of(workers, port));
+    }
+
+    /// The same for what the kernel carried by itself, which `turn_over` is told among the workers.
+    pub(crate) fn turn_over_carried(&mut self, carried: &[Arc<Counters>], port: PortId) {
+        self.carried_before.insert(port, Sums::of(carried, port));
+    }
+
+    /// What the kernel carried of the present owner of a slot.
+    pub(crate) fn carried(&self, carried: &[Arc<Counters>], port: PortId) -> Sums {
+        let sums = Sums::of(carried, port);
+        self.carried_before.get(&port).map_or(sums, |before| sums.since(before))
     }
 
     /// The same for what the kernel has counted. It speaks of attached ports only, so this is said just before one is

@@ -149,6 +149,7 @@ fn obey(command: Command, worker: u8, mailbox: &Mailbox, counters: &Counters, se
             counters.serial.set(serial);
         }
         Command::ForgetEndpoint(endpoint) => seen.forgotten.push(endpoint),
+        Command::Carried(_) => {}
         Command::Capture(capture) => seen.capture = capture,
         Command::Flows { reply, .. } => {
             let flow = FlowStatus {

@@ -25,6 +25,7 @@ impl Engine {
             match self.parts.conntrack.touch(flow, side, &l4, packet.len, self.now_ms) {
                 Ok(Touch::Tracked) => {
                     self.parts.counters.cache_hits.add(1);
+                    self.consider(packet, &l4, flow, side, out);
                     return Step::Forward { out };
                 }
                 Ok(Touch::Reopen) => {}
@@ -87,6 +88,7 @@ impl Engine {
             match self.parts.conntrack.touch(flow, side, l4, packet.len, self.now_ms)? {
                 Touch::Tracked => {
                     self.remember(packet, flow, side, to.id);
+                    self.consider(packet, l4, flow, side, to.id);
                     return Ok(to.id);
                 }
                 // Judged below as the first packet of another flow, whose tuple this one gives up if that is allowed.

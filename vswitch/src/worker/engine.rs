@@ -15,6 +15,7 @@
 use super::counters::Counters;
 use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, Mailbox};
+use super::shortcut::Requests;
 use crate::flow::{Conntrack, FlowCache, FragmentTable, Released};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
@@ -50,6 +51,8 @@ pub struct Parts {
 pub struct Engine {
     pub(super) parts: Parts,
     pub(super) capture: Option<Arc<Capture>>,
+    /// Whom to ask that the kernel carry a flow; `None`: every frame comes here.
+    pub(super) shortcut: Option<Arc<Requests>>,
     pub(super) received: Vec<Received>,
     pub(super) scratch: Vec<(FrameId, u32)>,
     pub(super) batch: Vec<Packet>,
@@ -110,6 +113,7 @@ impl Engine {
         let held_max = parts.memory.chunks_total();
         Engine {
             capture: None,
+            shortcut: None,
             received: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),
             scratch: Vec::with_capacity(BATCH),
             batch: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),

@@ -3,6 +3,7 @@
 //! A worker looks into its mailbox once per round. What it must not free itself (snapshots: large, shared) it puts into the
 //! bin, which the server empties.
 
+use super::shortcut::Carried;
 use crate::snapshot::Snapshot;
 use crossbeam::queue::ArrayQueue;
 use penstock_api::message::{CapturedFrame, FlowStatus, FrameCensus};
@@ -20,6 +21,8 @@ pub enum Command {
     ForgetEndpoint(EndpointId),
     /// Begin (or with `None` end) to copy frames.
     Capture(Option<Arc<Capture>>),
+    /// Take into account what the kernel carried.
+    Carried(Box<[Carried]>),
     /// List up to `limit` flows.
     Flows {
         limit: usize,
@@ -135,24 +138,24 @@ impl Mailbox {
 
 /// An eventfd.
 #[derive(Debug)]
-struct WakeFd(nix::sys::eventfd::EventFd);
+pub(super) struct WakeFd(nix::sys::eventfd::EventFd);
 
 impl WakeFd {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         use nix::sys::eventfd::{EfdFlags, EventFd};
         Ok(WakeFd(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?))
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         // EAGAIN: it has rung 2^64 - 2 times and still rings.
         let _ = self.0.write(1);
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         let _ = self.0.read();
     }
 
-    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.0.as_fd()
     }

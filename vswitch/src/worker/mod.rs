@@ -11,4 +11,5 @@ pub mod mailbox;
 mod report;
 pub mod run;
 mod send;
+pub mod shortcut;
 pub mod watchdog;

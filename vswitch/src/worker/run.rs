@@ -228,6 +228,7 @@ impl Runner {
             Command::Snapshot(snapshot) => self.engine.install(snapshot),
             Command::ForgetEndpoint(endpoint) => self.engine.forget_endpoint(endpoint),
             Command::Capture(capture) => self.engine.set_capture(capture),
+            Command::Carried(carried) => self.engine.take_carried(&carried, monotonic_ms()),
             // A reader that went away does not want the answer.
             Command::Flows { limit, reply } => drop(reply.try_send(report::flows(&self.engine, limit))),
             Command::Census { reply } => drop(reply.try_send(report::census(&self.engine))),

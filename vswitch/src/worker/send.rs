@@ -26,7 +26,7 @@ impl Engine {
         let Some(port) = self.parts.snapshot.port(out) else {
             return self.drop_packet(packet, DropReason::PortGone);
         };
-        let (mac, mtu) = (self.mac_for(port), port.mtu);
+        let (mut mac, mtu) = (self.mac_for(port), port.mtu);
         if packet.parsed.ttl <= 1 {
             return self.drop_packet(packet, DropReason::TtlExceeded);
         }
@@ -39,6 +39,7 @@ impl Engine {
         }
         let head = self.parts.memory.head_mut(packet.frame);
         decrement_ttl(head, &packet.parsed);
+        tag::keep_mark(&mut mac, head);
         set_macs(head, mac, gateway::MAC.0);
         if too_big {
             return self.send_split(packet, out, mtu);

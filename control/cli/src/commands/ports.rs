@@ -25,6 +25,7 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
         "RX BYTES",
         "TX",
         "TX BYTES",
+        "IN KERNEL",
         "DROPS",
     ]);
     for port in &ports {
@@ -42,6 +43,7 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
             bytes(port.rx_bytes),
             port.tx_frames.to_string(),
             bytes(port.tx_bytes),
+            in_kernel(port),
             port.drops.to_string(),
         ]);
     }
@@ -51,6 +53,14 @@ pub(crate) fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure>
         print(out, format_args!("{} queue {}: {}", device.interface, device.queue, device.why))?;
     }
     Ok(())
+}
+
+/// The share of the frames that no worker saw.
+fn in_kernel(port: &penstock_api::message::PortStatus) -> String {
+    match (port.rx_frames + port.tx_frames, port.shortcut_rx_frames + port.shortcut_tx_frames) {
+        (_, 0) => "-".to_owned(),
+        (all, carried) => format!("{:.1} %", carried as f64 * 100.0 / all.max(1) as f64),
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +88,8 @@ pub(crate) mod tests {
             rx_bytes: 2048,
             tx_frames: 6,
             tx_bytes: 100,
+            shortcut_rx_frames: 0,
+            shortcut_tx_frames: 0,
             drops: 1,
         }
     }

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::context::{Context, Output};
 use crate::failure::Failure;
 use crate::output::{bytes, duration, joined, or_dash, print, print_json, print_table, table};
-use penstock_api::message::Status;
+use penstock_api::message::{ShortcutStatus, Status};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write;
@@ -89,6 +89,7 @@ fn print_report(out: &mut dyn Write, report: &Report) -> Result<(), Failure> {
         ("pod ranges", joined(&s.pod_ranges)),
         ("host", format!("{} ({})", s.host_interface, joined(&s.host_addresses))),
         ("polling", format!("{}, MTU {}", s.polling, s.mtu)),
+        ("shortcut", shortcut(&s.shortcut)),
     ] {
         print(out, format_args!("{name:<14} {value}"))?;
     }
@@ -115,6 +116,24 @@ fn print_report(out: &mut dyn Write, report: &Report) -> Result<(), Failure> {
         print(out, format_args!("refused: {}", error_line(error)))?;
     }
     Ok(())
+}
+
+fn shortcut(s: &ShortcutStatus) -> String {
+    if !s.is_on {
+        return "off: every frame crosses userspace".to_owned();
+    }
+    let overflow = match s.overflow {
+        0 => String::new(),
+        times => format!("; no room {times} times"),
+    };
+    format!(
+        "on, {} of {} flows in the kernel and {} on their way there, {} frames ({}) carried{overflow}",
+        s.direct,
+        s.flows_max,
+        s.flows.saturating_sub(s.direct),
+        s.frames,
+        bytes(s.bytes)
+    )
 }
 
 fn workers(status: &Status) -> comfy_table::Table {
@@ -204,6 +223,16 @@ pub(crate) mod tests {
                     why: "veth has no zero-copy".into(),
                 }],
             }],
+            shortcut: ShortcutStatus {
+                is_on: true,
+                flows: 3,
+                direct: 2,
+                flows_max: 32_768,
+                frames: 1000,
+                bytes: 3 << 20,
+                installed: 9,
+                overflow: 4,
+            },
             notes: vec!["CPU 1 is shared; isolate it".into()],
         }
     }
@@ -230,6 +259,7 @@ pub(crate) mod tests {
             "24.0 MiB (8.0 MiB zero-copy)",
             "refused: a.yaml:3:1: Pod a/b: duplicate key",
             "note: CPU 1 is shared",
+            "on, 2 of 32768 flows in the kernel and 1 on their way there, 1000 frames (3.0 MiB) carried; no room 4 times",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

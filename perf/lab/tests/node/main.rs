@@ -16,5 +16,6 @@ mod removal;
 mod removed;
 mod restart;
 mod rings;
+mod shortcut;
 mod spoofing;
 mod steering;

@@ -357,6 +357,23 @@ impl Entry {
         self.bytes[side as usize] += u64::from(bytes);
     }
 
+    pub(super) fn loosen(&mut self) {
+        if self.protocol() == protocol::TCP {
+            self.tcp_flags = tcp::loosened(self.tcp_flags);
+        }
+    }
+
+    pub(super) fn carried(&mut self, side: Side, frames: u64, bytes: u64, now_ms: u64) {
+        if !self.state().is_over() {
+            self.last_seen_ms = self.last_seen_ms.max(now_ms);
+        }
+        if (self.state(), side) == (State::Unreplied, Side::Reply) {
+            self.state = State::Replied as u8;
+        }
+        self.frames[side as usize] += frames;
+        self.bytes[side as usize] += bytes;
+    }
+
     /// Moves the state on by one packet.
     #[inline]
     pub(super) fn advance(&mut self, side: Side, l4: &L4, now_ms: u64) -> Result<Touch, DropReason> {

@@ -345,6 +345,25 @@ impl Conntrack {
         self.records[id.index()].rejudge(judged, egress_rule, ingress_rule);
     }
 
+    /// From now on packets of the flow may pass unseen. What closes it is believed of whoever is one of its ends: the numbers known
+    /// here say nothing any more.
+    pub fn loosen(&mut self, id: FlowId) {
+        self.records[id.index()].loosen();
+    }
+
+    /// Adds what passed unseen in one direction. The flow is not silent.
+    pub fn carried(&mut self, id: FlowId, side: Side, frames: u64, bytes: u64, now_ms: u64) {
+        let entry = &mut self.records[id.index()];
+        if !entry.is_live() {
+            return;
+        }
+        let before = entry.state();
+        entry.carried(side, frames, bytes, now_ms);
+        if entry.state() != before {
+            self.changed(id, before);
+        }
+    }
+
     /// Forgets a flow. Nothing happens when the slot is free.
     pub fn remove(&mut self, id: FlowId) {
         let Some(entry) = self.records.get_mut(id.index()).filter(|entry| entry.is_live()) else { return };

@@ -43,6 +43,12 @@ const FIN_SENT: u8 = 1 << 4;
 /// The other side has acknowledged this side's FIN.
 const FIN_ACKED: u8 = 1 << 6;
 
+/// The flags of a connection of which some passes unseen: of a side whose end is not known, any number is believed, until it closes.
+/// That both ends speak for themselves is seen to before (source addresses are checked).
+pub(super) fn loosened(flags: u8) -> u8 {
+    flags & !(END_KNOWN | END_KNOWN << 1)
+}
+
 /// The header of one segment, with the sequence number after it.
 #[derive(Clone, Copy)]
 struct Segment {
@@ -161,6 +167,8 @@ impl Tcp {
         }
         if segment.has(bits::FIN) && !self.is_set(FIN_SENT, side) && self.is_near(side, segment.sequence) {
             self.note_end(side, segment.end);
+            // Whatever passed unseen: this is its end.
+            self.set(END_KNOWN, side);
             self.set(FIN_SENT, side);
             if self.state == State::Established {
                 self.state = State::Closing;
@@ -190,7 +198,8 @@ impl Tcp {
     fn reset(&mut self, side: Side, segment: &Segment) -> Result<Touch, DropReason> {
         let expected = self.acknowledged[side.other() as usize];
         let exact = (self.is_set(ACK_KNOWN, side.other()) && segment.sequence == expected)
-            || (self.is_set(END_KNOWN, side) && segment.sequence == self.ends[side as usize]);
+            || (self.is_set(END_KNOWN, side) && segment.sequence == self.ends[side as usize])
+            || self.is_loose(side);
         if exact {
             self.close(side);
         } else if !self.is_near(side, segment.sequence) {
@@ -231,6 +240,9 @@ impl Tcp {
 
     /// Whether a closing segment from `side` may be where it says it is.
     fn is_near(&self, side: Side, sequence: u32) -> bool {
+        if self.is_loose(side) {
+            return true;
+        }
         let other = side.other();
         let (end, acknowledged) = (self.ends[side as usize], self.acknowledged[other as usize]);
         match (self.is_set(END_KNOWN, side), self.is_set(ACK_KNOWN, other)) {
@@ -248,6 +260,13 @@ impl Tcp {
         }
     }
 
+    /// Does some of what this side sends pass unseen?
+    fn is_loose(&self, side: Side) -> bool {
+        // Both ends of a connection that was established are known, unless they were forgotten on purpose.
+        let was_established = self.is_set(ACK_KNOWN, Side::Forward) && self.is_set(ACK_KNOWN, Side::Reply);
+        was_established && !self.is_set(END_KNOWN, side)
+    }
+
     fn is_set(&self, flag: u8, side: Side) -> bool {
         self.flags & flag << side as u8 != 0
     }
@@ -263,14 +282,15 @@ impl Tcp {
     }
 
     fn note_end(&mut self, side: Side, end: u32) {
+        let is_loose = self.is_loose(side);
         let known = &mut self.ends[side as usize];
-        if end.wrapping_sub(*known) < STEP_MAX {
+        if is_loose || end.wrapping_sub(*known) < STEP_MAX {
             *known = end;
         }
     }
 
     fn note_ack(&mut self, side: Side, acknowledgement: u32) {
-        let known = self.is_set(ACK_KNOWN, side);
+        let known = self.is_set(ACK_KNOWN, side) && !self.is_loose(side.other());
         let value = &mut self.acknowledged[side as usize];
         if !known || acknowledgement.wrapping_sub(*value) < STEP_MAX {
             *value = acknowledgement;
