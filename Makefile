@@ -41,11 +41,12 @@ demo-remove:
 	$(SUDO) $(BIN)/penstock-perf demo --remove
 
 # The laboratory runs the programs themselves, so they are built first. Tests in tests/ make whole nodes: one at a time,
-# or they measure each other.
+# or they measure each other. What works on a whole node works with the kernel carrying flows and without.
 test:
 	cargo build --workspace --bins
 	cargo test --workspace --lib --bins
 	cargo test --workspace --test '*' -- --test-threads=1
+	PENSTOCK_SHORTCUT=off cargo test -q -p penstock-lab --test node --test lifecycle --test pods -- --test-threads=1
 	cargo test --workspace --doc
 	@$(MAKE) --no-print-directory oracle
 

@@ -103,6 +103,7 @@ pub struct Idlers {
 pub struct Crew {
     threads: Vec<JoinHandle<()>>,
     beside: Vec<JoinHandle<()>>,
+    requests: Arc<Requests>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -261,12 +262,12 @@ impl Idlers {
             .name("watchdog".to_owned())
             .spawn(move || watch::watch(&programs, &counters, &mailboxes, coalesce, &flag))
             .map_err(MachineError::Thread)?;
-        let flag = Arc::clone(&stopping);
+        let (flag, asked) = (Arc::clone(&stopping), Arc::clone(&requests));
         let shortcut = std::thread::Builder::new()
             .name("shortcut".to_owned())
-            .spawn(move || shortcut::run(&shortcuts, &requests, &flag))
+            .spawn(move || shortcut::run(&shortcuts, &asked, &flag))
             .map_err(MachineError::Thread)?;
-        Ok(Crew { threads, beside: vec![watch, shortcut], stopping })
+        Ok(Crew { threads, beside: vec![watch, shortcut], requests, stopping })
     }
 }
 
@@ -279,6 +280,7 @@ impl Crew {
     /// Waits for the workers, which were told to stop through their mailboxes.
     pub fn join(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.requests.wake();
         for thread in self.threads.drain(..).chain(self.beside.drain(..)) {
             if thread.join().is_err() {
                 tracing::error!("a worker had panicked");

@@ -66,6 +66,11 @@ impl Requests {
         if self.queue.push(request).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
+        self.wake();
+    }
+
+    /// Wakes who waits.
+    pub fn wake(&self) {
         // Pairs with the fence in `wait`.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.sleeping.swap(false, Ordering::Relaxed) {

@@ -367,8 +367,12 @@ impl Entry {
         if !self.state().is_over() {
             self.last_seen_ms = self.last_seen_ms.max(now_ms);
         }
-        if (self.state(), side) == (State::Unreplied, Side::Reply) {
-            self.state = State::Replied as u8;
+        match (self.state(), side) {
+            (State::Unreplied, Side::Reply) => self.state = State::Replied as u8,
+            (State::Replied, _) if now_ms.saturating_sub(self.created_ms) >= ASSURED_AFTER_MS => {
+                self.state = State::Assured as u8;
+            }
+            _ => {}
         }
         self.frames[side as usize] += frames;
         self.bytes[side as usize] += bytes;

@@ -167,8 +167,11 @@ impl Tcp {
         }
         if segment.has(bits::FIN) && !self.is_set(FIN_SENT, side) && self.is_near(side, segment.sequence) {
             self.note_end(side, segment.end);
-            // Whatever passed unseen: this is its end.
-            self.set(END_KNOWN, side);
+            if self.is_loose(side) {
+                // Whatever passed unseen: this is its end.
+                self.set(END_KNOWN, side);
+                self.acknowledged[side.other() as usize] = segment.sequence;
+            }
             self.set(FIN_SENT, side);
             if self.state == State::Established {
                 self.state = State::Closing;

@@ -296,6 +296,62 @@ fn a_syn_after_the_end_is_judged_as_new_from_either_side() {
     }
 }
 
+/// A connection of which most passes unseen, as when the kernel carries it: client at 101, server at 501 when last seen whole.
+fn loose() -> (Conntrack, FlowId) {
+    let mut table = Conntrack::create(settings(4)).unwrap();
+    let id = table.insert(&new(key(protocol::TCP, 1, 2), 1, segment(S, 100, 0, 0)), 0).unwrap();
+    for (side, flags, sequence, acknowledgement) in
+        [(FWD, S, 100, 0), (REP, S | A, 500, 101), (FWD, A, 101, 501)]
+    {
+        let l4 = segment(flags, sequence, acknowledgement, 0);
+        assert_eq!(table.touch(id, side, &l4, 60, 0), Ok(Touch::Tracked));
+    }
+    table.loosen(id);
+    (table, id)
+}
+
+#[test]
+fn a_connection_that_passed_unseen_closes_wherever_its_numbers_are_by_then() {
+    for far in [501, 1 << 30, 3_000_000_000, u32::MAX - 5] {
+        let (mut table, id) = loose();
+        let steps = [
+            (REP, A, far, 101, 100, State::Established),
+            (FWD, F | A, far ^ 1 << 31, far, 10, State::Closing),
+            (REP, A, far, (far ^ 1 << 31).wrapping_add(11), 0, State::Closing),
+            (REP, F | A, far, (far ^ 1 << 31).wrapping_add(11), 0, State::Closing),
+            (FWD, A, (far ^ 1 << 31).wrapping_add(11), far.wrapping_add(1), 0, State::TimeWait),
+            // The last acknowledgement was lost.
+            (REP, F | A, far, (far ^ 1 << 31).wrapping_add(11), 0, State::TimeWait),
+        ];
+        for (side, flags, sequence, acknowledgement, len, after) in steps {
+            let l4 = segment(flags, sequence, acknowledgement, len);
+            assert_eq!(table.touch(id, side, &l4, 60, 0), Ok(Touch::Tracked), "{far}: {l4:?}");
+            assert_eq!(table.entry(id).state(), after, "{far}: {l4:?}");
+        }
+        assert_eq!(table.touch(id, FWD, &segment(S, 7, 0, 0), 60, 0), Ok(Touch::Reopen));
+    }
+}
+
+#[test]
+fn a_connection_that_passed_unseen_is_reset_by_either_end() {
+    for side in [FWD, REP] {
+        let (mut table, id) = loose();
+        assert_eq!(table.touch(id, side, &segment(R, 4_000_000_000, 0, 0), 60, 0), Ok(Touch::Tracked));
+        assert_eq!(table.entry(id).state(), State::Closed);
+    }
+}
+
+#[test]
+fn what_passed_unseen_is_counted_and_keeps_a_flow_from_ageing() {
+    let (mut table, id) = loose();
+    table.carried(id, FWD, 1000, 60_000, 7_000_000);
+    assert_eq!((table.entry(id).frames(FWD), table.entry(id).bytes(FWD)), (1002, 60_120));
+    assert_eq!(table.expire(7_441_000, 100), 0);
+    assert_eq!(table.expire(7_000_000 + 7_442_000, 100), 1);
+    table.carried(id, FWD, 1, 60, 8_000_000);
+    assert!(table.is_empty(), "what is forgotten stays forgotten");
+}
+
 #[test]
 fn a_later_fragment_moves_nothing_and_passes_only_while_the_connection_lives() {
     let mut table = Conntrack::create(settings(1)).unwrap();
