@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 fn is_bound_anew(mtu: u16) {
-    let (lab, web, db) = shop("watch", LabOptions { mtu, ..workers(1) });
+    // Every frame must need the socket.
+    let switch_arguments = ["--shortcut", "off"].map(str::to_owned).to_vec();
+    let (lab, web, db) = shop("watch", LabOptions { mtu, switch_arguments, ..workers(1) });
     let rebinds = || lab.status().unwrap().workers.iter().map(|worker| worker.rebinds).sum::<u64>();
     let socket = udp_socket(&web, db.v4(), UDP);
     socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
