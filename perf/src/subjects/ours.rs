@@ -1,9 +1,9 @@
-//! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked, every frame
-//! through userspace.
+//! The switch itself: two pods attached by the CNI plugin, under a policy of many rules, connections tracked; every frame
+//! through userspace, or established flows in the kernel.
 
 use super::{Sent, Subject};
 use crate::load::DESTINATION_PORT;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use penstock_api::DropReason;
 use penstock_api::WorkerId;
 use penstock_api::instance::inside::trunk_near;
@@ -36,13 +36,15 @@ pub(crate) struct Ours {
 impl Ours {
     /// One worker, on `cpu`. `ports`: what the receiver may be reached on beside the load's port.
     pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16], shortcut: Shortcut) -> Result<Ours> {
-        ensure!(shortcut == Shortcut::Off, "this switch has no shortcut");
-        let instance = INSTANCES[0];
+        let (instance, value) = match shortcut {
+            Shortcut::Off => (INSTANCES[0], "off"),
+            Shortcut::On => (INSTANCES[1], "on"),
+        };
         let options = LabOptions {
             instance: Some(instance.to_owned()),
             workers: Some(1),
             polling: Some(Polling::Busy),
-            switch_arguments: vec!["--cpus".into(), cpu.to_string()],
+            switch_arguments: ["--cpus", &cpu.to_string(), "--shortcut", value].map(str::to_owned).to_vec(),
             ..LabOptions::default()
         };
         let lab = Lab::start("bench", options)?;
