@@ -1,7 +1,8 @@
 //! Frames, memory, sockets and the kernel's part: everything below the pipeline.
 //!
-//! Unsafe lives here and nowhere above: `memory.rs` (bytes of frames), `xsk.rs` (AF_XDP rings), `abilities.rs` (its options), `maps.rs` (the mapped budget
-//! array and the layouts shared with the programs), `shortcut.rs` (the mapped tables of flows that programs carry).
+//! Unsafe lives here and nowhere above: `memory.rs` (bytes of frames), `xsk.rs` (AF_XDP rings), `abilities.rs` (its options),
+//! `bulk.rs` (the slots its program reads), `maps.rs` (the mapped budget array and the layouts shared with the programs),
+//! `shortcut.rs` (the mapped tables of flows that programs carry).
 
 pub mod abilities;
 pub mod bpf;

@@ -8,6 +8,7 @@ mod bad_input;
 mod common;
 mod direct;
 mod explained;
+mod idle;
 mod mtu;
 mod nics;
 mod offloads;
