@@ -128,7 +128,7 @@ fn one_pod_that_floods_takes_nothing_from_the_others() {
 
 #[test]
 fn frames_that_are_sent_in_bulk_are_in_the_books_too() {
-    let switch_arguments = vec!["--bulk-transmit".into(), "true".into()];
+    let switch_arguments = ["--bulk-transmit", "true", "--shortcut", "off"].map(str::to_owned).to_vec();
     let lab = is_flooded("bulk", LabOptions { switch_arguments, ..workers(1) });
     let in_bulk = inside(&lab).run(|| offload::statistic("xsk0", "tx_queue_", "_xdp_xmit")).unwrap();
     assert!(in_bulk > 1_000, "hardly any frame was sent in bulk: {in_bulk}");
