@@ -229,7 +229,7 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
                 subject.set_running(false)?;
                 subjects.push(subject);
             }
-            Err(error) if [names::USERSPACE, names::DIRECT].contains(&name) => {
+            Err(error) if name.starts_with("penstock") => {
                 return Err(error.context(name));
             }
             Err(error) => {

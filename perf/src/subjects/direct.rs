@@ -41,7 +41,7 @@ impl Direct {
             workers: Some(1),
             polling: Some(Polling::Busy),
             switch_config: Some(config.clone()),
-            switch_arguments: vec!["--cpus".into(), cpu.to_string()],
+            switch_arguments: ["--cpus", &cpu.to_string(), "--shortcut", "off"].map(String::from).to_vec(),
             ..LabOptions::default()
         };
         let lab = Lab::start("direct", options)?;
