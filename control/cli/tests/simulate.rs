@@ -127,10 +127,10 @@ spec:
 "#;
     let output = simulate(&format!("{OBJECTS}{policy}"), &[], flows);
     let gap = "CiliumNetworkPolicy shop/requests spec.ingress[0].toPorts[0].rules.http";
-    assert!(
-        stderr(&output).lines().any(|line| line.starts_with(&format!("not enforced: {gap}"))),
-        "{output:?}"
-    );
+    let said: Vec<&str> = stderr(&output).lines().filter(|line| line.contains("rules.http")).collect();
+    assert_eq!(said.len(), 1, "it is said once: {output:?}");
+    assert!(said[0].starts_with(&format!("not enforced: {gap} (")), "{output:?}");
+    assert!(said[0].contains("objects.yaml:30:"), "and where it stands: {output:?}");
     let lines = lines(&output);
     assert_eq!((&lines[0]["verdict"], &lines[0]["notEnforced"]), (&json!("deny"), &json!([gap])));
     assert_eq!((&lines[1]["verdict"], lines[1].get("notEnforced")), (&json!("allow"), None));

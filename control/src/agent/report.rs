@@ -106,7 +106,8 @@ impl Report {
         for error in self.errors.difference(&errors) {
             tracing::info!("mended: {error}");
         }
-        for notice in notices.difference(&self.notices) {
+        // Those of fields that nothing enforces are told by `take_not_enforced`.
+        for notice in notices.difference(&self.notices).filter(|notice| notice.not_enforced().is_none()) {
             tracing::info!("{notice}");
         }
         let kept: Vec<String> = observation.kept.iter().map(ToString::to_string).collect();

@@ -109,7 +109,7 @@ pub fn lint(paths: &[PathBuf]) -> Report {
     add(Severity::Error, Check::Refused, errors);
     add(Severity::Note, Check::Skipped, skipped);
     for notice in notices {
-        let check = match notice.message.starts_with("not enforced yet") {
+        let check = match notice.not_enforced().is_some() {
             true => Check::NotEnforced,
             false => Check::Notice,
         };

@@ -81,6 +81,17 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+/// How the message of a notice begins that tells of a field nothing enforces.
+const NOT_ENFORCED: &str = "not enforced yet: ";
+
+impl LoadError {
+    /// Of a field that is understood and that nothing enforces: why not, and what follows from it.
+    #[must_use]
+    pub fn not_enforced(&self) -> Option<&str> {
+        self.message.strip_prefix(NOT_ENFORCED)
+    }
+}
+
 /// A good object and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedObject {

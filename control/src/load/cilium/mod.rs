@@ -10,6 +10,7 @@ mod peers;
 mod ports;
 mod selector;
 
+use super::NOT_ENFORCED;
 use super::decode::{Cursor, Faults, Fields};
 use super::meta::{self, Scope};
 use super::validate;
@@ -65,7 +66,7 @@ struct Unenforced(Vec<NotEnforced>);
 
 impl Unenforced {
     fn push(&mut self, at: &Cursor<'_>, why: &str, effect: &str, faults: &mut Faults) {
-        faults.notice(at, format_args!("not enforced yet: {why}; {effect}"));
+        faults.notice(at, format_args!("{NOT_ENFORCED}{why}; {effect}"));
         self.0.push(NotEnforced { field: at.path.clone(), why: why.to_owned() });
     }
 }

@@ -43,11 +43,19 @@ pub(crate) fn run(
     }
 }
 
-/// Reads objects of which none may be wrong.
+/// Reads objects of which none may be wrong, and says aloud what is not enforced of them.
 fn read_objects(paths: &[PathBuf]) -> Result<LoadReport, Failure> {
     let report = load_paths(paths);
     for notice in report.notices.iter().chain(&report.skipped) {
-        eprintln!("notice: {notice}");
+        match (notice.not_enforced(), &notice.object, &notice.field) {
+            (Some(why), Some(object), Some(field)) => eprintln!(
+                "not enforced: {object} {field} ({why}); {}:{}:{}",
+                notice.file.display(),
+                notice.line,
+                notice.column
+            ),
+            _ => eprintln!("notice: {notice}"),
+        }
     }
     for error in &report.errors {
         eprintln!("error: {error}");
@@ -65,9 +73,6 @@ fn world(paths: &[PathBuf]) -> Result<World, Failure> {
     let world = World::new(report.objects.into_iter().map(|loaded| loaded.object));
     for notice in world.notices() {
         eprintln!("notice: {notice}");
-    }
-    for gap in world.not_enforced() {
-        eprintln!("not enforced: {gap} ({})", gap.why);
     }
     Ok(world)
 }
