@@ -137,6 +137,28 @@ spec:
 }
 
 #[test]
+fn answers_are_those_of_a_node_with_the_options_asked_for() {
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {addresses: [{type: InternalIP, address: 10.9.0.1}]}\n";
+    let placed = OBJECTS.replace("spec: {containers: []}", "spec: {containers: [], nodeName: n}");
+    let closed = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: shop, name: closed}\n\
+                  spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}\n";
+    let flows = r#"{"from":"shop/db","to":"shop/web","protocol":"TCP","port":80}
+{"from":"shop/web","to":"shop/db","protocol":"TCP","port":1}
+{"from":"shop/web","to":"10.9.0.1","protocol":"TCP","port":80}
+"#;
+    for (arguments, wanted) in [
+        (&[][..], ["allow", "deny", "deny"]),
+        (&["--policy-enforcement", "always"], ["deny", "deny", "deny"]),
+        (&["--policy-enforcement", "never"], ["allow", "allow", "allow"]),
+        (&["--pod-to-host", "allow"], ["allow", "deny", "allow"]),
+    ] {
+        let output = simulate(&format!("{placed}{node}{closed}"), arguments, flows);
+        let verdicts: Vec<Value> = lines(&output).iter().map(|line| line["verdict"].clone()).collect();
+        assert_eq!(verdicts, wanted, "{arguments:?} {output:?}");
+    }
+}
+
+#[test]
 fn a_matrix_asks_every_pod_about_every_pod() {
     let output = simulate(OBJECTS, &["--matrix", "80/TCP"], "");
     let lines = lines(&output);

@@ -18,7 +18,7 @@ pub use gaps::Gap;
 pub use question::{Service, ServiceError};
 pub use running::Running;
 
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Options};
 use crate::objects::Object;
 use explain::Asked;
 use penstock_api::DropReason;
@@ -169,6 +169,12 @@ const SELF: &str = "builtin own-pod";
 impl World {
     #[must_use]
     pub fn new(objects: impl IntoIterator<Item = Object>) -> World {
+        World::under(objects, Options::default())
+    }
+
+    /// As nodes see it whose control planes run with these options.
+    #[must_use]
+    pub fn under(objects: impl IntoIterator<Item = Object>, options: Options) -> World {
         let mut objects: Vec<Object> = objects.into_iter().collect();
         let places = Places::new(&objects);
         let gaps = gaps::of(&objects);
@@ -180,6 +186,7 @@ impl World {
             }
         }
         let mut compiler = Compiler::new();
+        compiler.set_options(options);
         compiler.reset(objects);
         let nodes = places.nodes.iter().map(|_| OnceCell::new()).collect();
         World { compiler, places, gaps, nodes }

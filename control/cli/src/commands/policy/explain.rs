@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
     /// Explain the policy of a file or directory of objects instead of what the switch enforces; may be repeated.
     #[arg(long, value_name = "PATH")]
     objects: Vec<PathBuf>,
+    #[command(flatten)]
+    node: super::NodeOptions,
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
@@ -51,7 +53,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write)
 }
 
 fn of_objects(arguments: &Arguments) -> Result<(Flow, Explanation), Failure> {
-    let world = super::world(&arguments.objects)?;
+    let world = super::world(&arguments.objects, &arguments.node)?;
     let flow = world.flow(&arguments.from, &arguments.to, arguments.service).map_err(wrong_end)?;
     let explanation = world.explain(&flow).map_err(|error| Failure::failed(error.to_string()))?;
     Ok((flow, explanation))
@@ -155,6 +157,7 @@ mod tests {
             from: from.to_owned(),
             to: to.to_owned(),
             service: "80/TCP".parse().unwrap(),
+            node: super::super::NodeOptions::default(),
             objects: vec![],
         }
     }

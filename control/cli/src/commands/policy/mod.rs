@@ -8,6 +8,7 @@ mod simulate;
 
 use crate::context::{Context, Format};
 use crate::failure::Failure;
+use penstock_control::compile::{Enforcement, Options, PodToHost};
 use penstock_control::load::{LoadReport, load_paths};
 use penstock_control::simulate::World;
 use std::io::Write;
@@ -67,10 +68,22 @@ fn read_objects(paths: &[PathBuf]) -> Result<LoadReport, Failure> {
     }
 }
 
+/// The options of the control plane whose answers are asked for.
+#[derive(Debug, Default, clap::Args)]
+struct NodeOptions {
+    /// Which pods are isolated: those a policy isolates, all, or none (then no policy is enforced).
+    #[arg(long, value_enum, default_value_t, requires = "objects")]
+    policy_enforcement: Enforcement,
+    /// What pods may say to their own node: what their policies let them, or everything that none of them denies.
+    #[arg(long, value_enum, default_value_t, requires = "objects")]
+    pod_to_host: PodToHost,
+}
+
 /// The world that objects make, and aloud what had to be assumed.
-fn world(paths: &[PathBuf]) -> Result<World, Failure> {
+fn world(paths: &[PathBuf], node: &NodeOptions) -> Result<World, Failure> {
     let report = read_objects(paths)?;
-    let world = World::new(report.objects.into_iter().map(|loaded| loaded.object));
+    let options = Options { enforcement: node.policy_enforcement, pod_to_host: node.pod_to_host };
+    let world = World::under(report.objects.into_iter().map(|loaded| loaded.object), options);
     for notice in world.notices() {
         eprintln!("notice: {notice}");
     }

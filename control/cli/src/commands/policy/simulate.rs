@@ -18,6 +18,8 @@ pub(crate) struct Arguments {
     /// A file of objects, or a directory of such files; may be repeated.
     #[arg(long, value_name = "PATH", required = true)]
     objects: Vec<PathBuf>,
+    #[command(flatten)]
+    node: super::NodeOptions,
     /// Connections to judge, one JSON object per line, from a file or ('-', also when nothing is said) standard input.
     #[arg(long, value_name = "FILE")]
     flows: Option<PathBuf>,
@@ -61,7 +63,7 @@ pub(crate) fn run(
     if arguments.flows.is_some() || arguments.matrix.is_none() {
         asked = read_flows(arguments.flows.as_deref().unwrap_or(Path::new("-")))?;
     }
-    let world = super::world(&arguments.objects)?;
+    let world = super::world(&arguments.objects, &arguments.node)?;
     let mut questions = find(&world, asked)?;
     let of_flows = questions.len();
     if let Some(service) = arguments.matrix {
