@@ -1,19 +1,22 @@
 //! Where a load is sent: from pod to pod, through this switch on a node of its own, or through anything else a comparison can make.
 
+use crate::interrupt;
 use crate::load::Source;
 use crate::load::flows::{DESTINATION_PORT, FLOWS_MAX, destination_ports};
 use crate::load::size::Sizes;
-use crate::subjects::{Subject, bridge, child, direct, ground, ovs, testpmd};
+use crate::subjects::{Subject, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
 use anyhow::{Context, Result, ensure};
 use penstock_api::message::gateway;
 use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
 use penstock_net::{Netns, offload};
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 /// What answers questions on a connection.
 pub(crate) const ECHO_PORT: u16 = 5432;
 /// Rules each way of a subject whose policy is fixed.
 const FIXED_RULES: usize = 1000;
+const POLICIES_TIMEOUT: Duration = Duration::from_secs(60);
 const MTU_USUAL: u16 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +27,10 @@ pub(crate) enum Over {
     Direct,
     /// The kernel's bridge
     Bridge,
+    /// bpf_redirect_peer from pod to pod, and nothing else
+    Redirect,
+    /// A bare loop between two AF_XDP sockets
+    Loop,
     /// Open vSwitch with ports of type afxdp
     Ovs,
     /// DPDK testpmd on AF_XDP
@@ -86,6 +93,8 @@ impl WayArguments {
                 Kind::Other(Box::new(direct::Direct::make(self.worker_cpu, FIXED_RULES, &ports)?))
             }
             Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make()?)),
+            Over::Redirect => Kind::Other(Box::new(redirect::RedirectPeer::make()?)),
+            Over::Loop => Kind::Other(Box::new(loops::Loop::with_xsk_rs(self.worker_cpu)?)),
             Over::Ovs => Kind::Other(Box::new(ovs::Ovs::make(self.worker_cpu)?)),
             Over::Testpmd => Kind::Other(Box::new(testpmd::Testpmd::make(self.worker_cpu, self.load_cpu)?)),
         };
@@ -183,10 +192,14 @@ impl Way {
     /// So many NetworkPolicies are in force from here on, and the load passes them. False: this path has none to set.
     pub(crate) fn set_policies(&self, policies: usize) -> Result<bool> {
         let Kind::Switch(switch) = &self.kind else { return Ok(false) };
-        match policies {
-            0 => switch.lab.try_apply("policy", "")?,
-            _ => switch.lab.try_apply("policy", &policies_yaml(policies))?,
+        // Ten thousand policies on a machine that has other things to do take longer than a test would wait.
+        let mut result = switch.lab.try_apply("policy", &policies_yaml(policies));
+        let began = Instant::now();
+        while result.is_err() && began.elapsed() < POLICIES_TIMEOUT {
+            interrupt::check()?;
+            result = switch.lab.settled();
         }
+        result?;
         // Neighbours are found, and the path is shown to work, before anything is measured.
         let [from, to] = self.places();
         from.round_trips(to.v4(), ECHO_PORT, 10).context("the pods cannot talk")?;

@@ -93,6 +93,8 @@ fn arrives_whole(kind: Kind, size: &str, mtu: u32) {
     let faults = (counts.out_of_order, counts.duplicates, counts.wrong_len, counts.altered);
     assert_eq!(faults, (0, 0, 0, 0));
     assert_eq!(outcome.latencies.len(), 2_400);
+    let (told, largest) = (outcome.latencies.max(), counts.latency_max_ns);
+    assert!(told.abs_diff(largest) <= largest / 50, "{told} ns is told of at most {largest}");
     assert!(outcome.gaps.iter().sum::<u64>() >= 2_300, "{:?}", outcome.gaps);
     assert!(sent.gap_max_ns > 0 && counts.gap_max_ns > 0);
 }
