@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub pod_ranges: Vec<IpNet>,
     /// Grows when addresses move between ports.
     pub forwarding: u32,
+    /// The last revision given to a port.
+    last_revision: u32,
 }
 
 /// Who has an address of this node, and as which class it is met.
@@ -63,14 +65,15 @@ pub struct Port {
     pub mac: [u8; 6],
     /// What it may send from. Empty for the host.
     pub addresses: Vec<IpAddr>,
-    /// The same as keys hold them.
-    pub sources: Vec<[u8; 16]>,
+    /// The same as keys' words.
+    pub sources: Vec<[u64; 2]>,
     pub mtu: u16,
     /// False: policy for it is not known yet, and both programs deny everything.
     pub ready: bool,
     pub ingress: ProgramId,
     pub egress: ProgramId,
-    /// Grows whenever an answer of this endpoint's policy may have changed.
+    /// Another number whenever an answer of this endpoint's policy may have changed, and no other port's or endpoint's: a flow that
+    /// names the revisions of both its ends names the ends too.
     pub revision: u32,
     /// For [`PortKind::Direct`]: index of the device among the switch's direct devices, each owned by one worker.
     pub device: u16,
@@ -106,6 +109,12 @@ impl Snapshot {
         let len = records.iter().map(|r| r.id.index() + 1).max().unwrap_or(0).max(1);
         let mut ports: Vec<Option<Port>> = vec![None; len];
         let mut addresses = HashMap::with_hasher(RandomState::new());
+        let mut last_revision = previous.map_or(0, |old| old.last_revision);
+        let mut next_revision = || {
+            // 0 is what nothing was judged under.
+            last_revision = last_revision.wrapping_add(1).max(1);
+            last_revision
+        };
         let comparison = previous
             .filter(|old| old.host_addresses == host_addresses)
             .map(|old| Comparison::new(old.policy.artefact(), policy.artefact()));
@@ -141,10 +150,9 @@ impl Snapshot {
                     let unchanged = old_port.ready == ready
                         && is_same(old_port.ingress, ingress)
                         && is_same(old_port.egress, egress);
-                    if unchanged { old_port.revision } else { old_port.revision.wrapping_add(1).max(1) }
+                    if unchanged { old_port.revision } else { next_revision() }
                 }
-                // Flows name the endpoint too, and an endpoint is never reused: any number will do.
-                _ => 1,
+                _ => next_revision(),
             };
             let id = record.id;
             ports[id.index()] = Some(Port {
@@ -156,7 +164,7 @@ impl Snapshot {
                 sources: record
                     .addresses
                     .iter()
-                    .map(|&address| crate::packet::key::mapped(address))
+                    .map(|&address| crate::packet::key::halves(&crate::packet::key::mapped(address)))
                     .collect(),
                 addresses: record.addresses,
                 mtu: record.mtu,
@@ -176,7 +184,17 @@ impl Snapshot {
         });
         let serial = previous.map_or(1, |old| old.serial + 1);
         let host_classes = host_addresses.iter().map(|address| host_class(&policy, *address)).collect();
-        Snapshot { serial, policy, ports, addresses, host_addresses, host_classes, pod_ranges, forwarding }
+        Snapshot {
+            serial,
+            policy,
+            ports,
+            addresses,
+            host_addresses,
+            host_classes,
+            pod_ranges,
+            forwarding,
+            last_revision,
+        }
     }
 
     /// Goes on counting where an earlier process of this instance stopped: `revision_of` says the last revision of a port's policy
@@ -205,6 +223,7 @@ impl Snapshot {
         self.policy.generation()
     }
 
+    #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(id.index())?.as_ref()
     }

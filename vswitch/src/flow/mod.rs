@@ -13,12 +13,13 @@ pub mod cache;
 pub mod conntrack;
 pub mod fragments;
 pub mod hash;
+mod huge;
 mod list;
 mod prefetch;
 mod quota;
 mod shared;
 
-pub use cache::{CacheEntry, FlowCache};
+pub use cache::{CacheEntry, FlowCache, Guess};
 pub use conntrack::{
     Adopted, Conntrack, Entry, FlowId, Judged, NewFlow, OpenError, Settings, Side, State, Timeouts, Touch,
     adopt_into, may_open,

@@ -43,7 +43,9 @@ fn bytes_for(records: usize) -> io::Result<usize> {
 impl Records {
     /// Zeroed private memory.
     pub(super) fn private(len: usize) -> io::Result<Self> {
-        Ok(Records { map: MmapMut::map_anon(bytes_for(len)?)?, len })
+        let map = MmapMut::map_anon(bytes_for(len)?)?;
+        super::huge::advise(map.as_ptr() as usize, map.len());
+        Ok(Records { map, len })
     }
 
     /// A new file of zeroed records; replaces what is there. The header is written last: a file without it is nobody's.
@@ -91,6 +93,7 @@ impl Records {
         // SAFETY: a mapping is sound while nobody else changes or truncates the file. `create` and `open` let only this
         // user at it, and the instance's lock lets only one switch of this user.
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
+        super::huge::advise(map.as_ptr() as usize, map.len());
         Ok(Records { map, len })
     }
 }

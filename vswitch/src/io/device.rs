@@ -139,9 +139,13 @@ impl Device {
     /// would be sent alone may wait for it.
     #[inline]
     pub fn flush(&mut self, memory: &mut Memory, more: bool) {
-        if let Device::Trunk(xsk) | Device::Direct { xsk, .. } = self {
-            xsk.kick(memory, more);
-            xsk.complete(memory);
+        match self {
+            Device::Trunk(xsk) | Device::Direct { xsk, .. } => {
+                xsk.kick(memory, more);
+                xsk.complete(memory);
+            }
+            Device::Memory { .. } => {}
+            Device::Repeat(repeat) => repeat.flush(),
         }
     }
 

@@ -457,7 +457,19 @@ impl Memory {
     }
 
     /// A frame with these bytes, over as many chunks as it takes. `None` when there are not enough: nothing is lost.
+    #[inline]
     pub fn copy_in(&mut self, kind: AreaKind, bytes: &[u8]) -> Option<FrameId> {
+        if bytes.len() > self.chunk_capacity(kind) {
+            return self.copy_in_chain(kind, bytes);
+        }
+        let frame = self.allocate(kind)?;
+        // It fits behind the headroom, where `allocate` lets data begin.
+        self.segments[frame.0 as usize].len = bytes.len() as u32;
+        self.head_mut(frame).copy_from_slice(bytes);
+        Some(frame)
+    }
+
+    fn copy_in_chain(&mut self, kind: AreaKind, bytes: &[u8]) -> Option<FrameId> {
         let first = self.allocate_chain(kind, bytes.len())?;
         let (mut chunk, capacity) = (Some(first), self.chunk_capacity(kind));
         for part in bytes.chunks(capacity) {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Tap {
     /// Frames still to come. The device takes away what it gave.
     pub left: AtomicU64,
-    /// Frames sent.
+    /// Frames sent by the end of a round.
     pub sent: AtomicU64,
 }
 
@@ -31,13 +31,15 @@ pub struct Repeat {
     bytes: Vec<u8>,
     frames: Vec<Listed>,
     next: usize,
+    sent: u64,
     tap: Arc<Tap>,
 }
 
 impl Repeat {
     /// Frames and the ports they come from, in order. They fill less than 4 GiB and each at most 64 KiB: what goes beyond is left out.
     pub fn new<'a>(list: impl IntoIterator<Item = (PortId, &'a [u8])>) -> (Repeat, Arc<Tap>) {
-        let mut repeat = Repeat { bytes: Vec::new(), frames: Vec::new(), next: 0, tap: Arc::default() };
+        let mut repeat =
+            Repeat { bytes: Vec::new(), frames: Vec::new(), next: 0, sent: 0, tap: Arc::default() };
         for (port, frame) in list {
             let (Ok(at), Ok(len)) = (u32::try_from(repeat.bytes.len()), u16::try_from(frame.len())) else {
                 break;
@@ -82,7 +84,13 @@ impl Repeat {
     #[inline]
     pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId) {
         memory.release(frame);
-        self.tap.sent.store(self.tap.sent.load(Relaxed).wrapping_add(1), Relaxed);
+        self.sent += 1;
+    }
+
+    /// The end of a batch.
+    #[inline]
+    pub fn flush(&self) {
+        self.tap.sent.store(self.sent, Relaxed);
     }
 
     /// Does the caller want more?

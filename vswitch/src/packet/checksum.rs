@@ -9,6 +9,7 @@ pub struct Sum(u64);
 impl Sum {
     /// Adds bytes; an odd last byte counts as if a zero followed.
     #[must_use]
+    #[inline]
     pub fn plus(self, bytes: &[u8]) -> Sum {
         let (words, rest) = bytes.as_chunks::<4>();
         // 2^32 words of 32 bits fit into 64 bits; a packet has 2^14.
@@ -23,12 +24,14 @@ impl Sum {
     }
 
     #[must_use]
+    #[inline]
     pub fn add_u16(self, word: u16) -> Sum {
         Sum(self.0 + u64::from(word))
     }
 
     /// The checksum: what to store in the field, or 0 when what was summed held its own right checksum.
     #[must_use]
+    #[inline]
     pub fn finish(self) -> u16 {
         // 2^16 = 1 in ones' complement, so carries are added back until none is left.
         let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
@@ -41,6 +44,7 @@ impl Sum {
 
 /// The checksum of some bytes.
 #[must_use]
+#[inline]
 pub fn checksum(bytes: &[u8]) -> u16 {
     Sum::default().plus(bytes).finish()
 }
@@ -59,6 +63,7 @@ pub fn pseudo_header(key: &FlowKey, protocol: u8, l4_len: u16) -> Sum {
 
 /// The checksum after one 16-bit word it covers changed. RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`.
 #[must_use]
+#[inline]
 pub fn updated(checksum: u16, old: u16, new: u16) -> u16 {
     Sum::default().add_u16(!checksum).add_u16(!old).add_u16(new).finish()
 }

@@ -3,14 +3,14 @@
 use penstock_api::artefact::protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses, protocol, ports and zone of one direction of a flow. 40 bytes without padding: compared and hashed as five words.
+/// Addresses, protocol, ports and zone of one direction of a flow. 40 bytes without padding, aligned: compared and hashed as five words.
 ///
 /// IPv4 addresses are held v4-mapped (`::ffff:a.b.c.d`) and `family` tells them from the IPv6 addresses that look the same.
 /// ICMP echo has its identifier in both ports, so that a reply's key is the reverse of the request's. Protocols without ports have 0.
 /// Other ICMP queries have (type of the question, 65535), their answers the reverse: a verdict about one type must not be
 /// found under another's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     pub source: [u8; 16],
     pub destination: [u8; 16],
@@ -64,15 +64,14 @@ impl FlowKey {
     }
 
     /// The two 64-bit halves of both addresses, and everything else in the last word.
+    #[inline]
     pub fn words(&self) -> [u64; 5] {
-        let half = |bytes: &[u8; 16], at: usize| {
-            u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-        };
+        let ([a, b], [c, d]) = (halves(&self.source), halves(&self.destination));
         [
-            half(&self.source, 0),
-            half(&self.source, 8),
-            half(&self.destination, 0),
-            half(&self.destination, 8),
+            a,
+            b,
+            c,
+            d,
             u64::from(self.source_port)
                 | u64::from(self.destination_port) << 16
                 | u64::from(self.protocol) << 32
@@ -81,8 +80,36 @@ impl FlowKey {
         ]
     }
 
+    /// The key these words were made from.
+    #[inline]
+    #[must_use]
+    pub fn of_words(words: &[u64; 5]) -> FlowKey {
+        let mut key = FlowKey {
+            source_port: words[4] as u16,
+            destination_port: (words[4] >> 16) as u16,
+            protocol: (words[4] >> 32) as u8,
+            family: (words[4] >> 40) as u8,
+            zone: (words[4] >> 48) as u16,
+            ..FlowKey::default()
+        };
+        key.source[..8].copy_from_slice(&words[0].to_ne_bytes());
+        key.source[8..].copy_from_slice(&words[1].to_ne_bytes());
+        key.destination[..8].copy_from_slice(&words[2].to_ne_bytes());
+        key.destination[8..].copy_from_slice(&words[3].to_ne_bytes());
+        key
+    }
+
+    /// Do these words make this key? All are compared: that is less than a branch guessed wrong, and than a call.
+    #[inline]
+    #[must_use]
+    pub fn is_of(&self, words: &[u64; 5]) -> bool {
+        let own = self.words();
+        (0..5).fold(0, |difference, n| difference | own[n] ^ words[n]) == 0
+    }
+
     /// The steering hash: the same for both directions of a flow, and the same in `bpf/penstock.bpf.c`, which sends a
     /// frame to the worker it names. A hint there, the truth here: the owner of a flow is [`FlowKey::owner`].
+    #[inline]
     pub fn steering_hash(&self) -> u32 {
         let fold = |bytes: &[u8; 16]| {
             bytes
@@ -99,7 +126,11 @@ impl FlowKey {
     }
 
     /// Which of `workers` owns this flow.
+    #[inline]
     pub fn owner(&self, workers: usize) -> usize {
+        if workers == 1 {
+            return 0;
+        }
         ((u64::from(self.steering_hash()) * workers as u64) >> 32) as usize
     }
 }
@@ -110,6 +141,13 @@ pub fn mapped(address: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The words of an address in a key.
+#[inline]
+pub(crate) fn halves(bytes: &[u8; 16]) -> [u64; 2] {
+    let half = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    [half(0), half(8)]
 }
 
 fn unmapped(bytes: [u8; 16], family: u8) -> IpAddr {

@@ -15,7 +15,7 @@ mod split;
 mod tests;
 
 pub use key::FlowKey;
-pub use parse::{ETHERNET_LEN, HEAD_LEN_MIN, destination_mac, parse, source_mac};
+pub use parse::{ETHERNET_LEN, HEAD_LEN_MIN, Quick, destination_mac, parse, quick, source_mac};
 pub use parsed::{Fragment, L4, Parsed, Payload};
 pub use penstock_api::DropReason;
 pub use rewrite::{decrement_ttl, set_macs};

@@ -26,6 +26,28 @@ pub struct Parsed {
     pub payload: Payload,
 }
 
+impl Parsed {
+    /// Of no packet.
+    pub const NOTHING: Parsed = Parsed {
+        key: FlowKey {
+            source: [0; 16],
+            destination: [0; 16],
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+            family: 0,
+            zone: 0,
+        },
+        l3_offset: 0,
+        l4_offset: 0,
+        ip_len: 0,
+        ttl: 0,
+        dont_fragment: false,
+        fragment: Fragment::Whole,
+        payload: Payload::Flow(L4::Other),
+    };
+}
+
 /// Whether the packet is a piece of a larger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {

@@ -5,17 +5,47 @@
 
 use super::engine::{Engine, Packet, Step};
 use super::handover::Purpose;
-use crate::flow::{Fate, Later, Piece, Released};
-use crate::forward::{check_source, is_gateway};
+use crate::flow::{Fate, Guess, Later, Piece, Released};
+use crate::forward::{check_source, is_gateway, is_own};
 use crate::io::memory::{FrameId, Place};
 use crate::io::ring::Transport;
-use crate::packet::{FlowKey, Fragment, Parsed, Payload, parse};
+use crate::packet::{FlowKey, Fragment, Parsed, Payload, parse, quick};
 use penstock_api::message::AreaKind;
 use penstock_api::{DropReason, PortId};
 
 impl Engine {
     /// `transport`: of a piece of a datagram, when it is known already.
-    pub(super) fn admit(&mut self, mut frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
+    #[inline]
+    pub(super) fn admit(&mut self, frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
+        self.make_place();
+        let Some(from) = self.parts.snapshot.port(port) else {
+            return self.drop_early(frame, port, DropReason::PortGone);
+        };
+        let head = self.parts.memory.head(frame);
+        if let Some(quick) = quick(head, len as usize)
+            && is_own(from, head, &quick)
+            && self.is_ours(&quick.words)
+        {
+            let hash = self.parts.conntrack.hash_words(&quick.words);
+            self.parts.cache.prefetch(hash);
+            let packet = &mut self.batch[self.batched];
+            self.batched += 1;
+            quick.store(&mut packet.parsed);
+            (packet.frame, packet.len, packet.port) = (frame, len, port);
+            (packet.hash, packet.step) = (hash, Step::Lookup);
+            return;
+        }
+        self.admit_any(frame, len, port, transport);
+    }
+
+    #[inline]
+    fn is_ours(&self, words: &[u64; 5]) -> bool {
+        let workers = self.parts.handover.workers();
+        workers == 1 || FlowKey::of_words(words).owner(workers) == self.parts.worker.index()
+    }
+
+    /// Whatever it is.
+    fn admit_any(&mut self, mut frame: FrameId, len: u32, port: PortId, transport: Option<Transport>) {
         let Some(from) = self.parts.snapshot.port(port) else {
             return self.drop_early(frame, port, DropReason::PortGone);
         };
@@ -31,8 +61,8 @@ impl Engine {
             Payload::ArpRequest { .. } | Payload::NeighbourSolicitation { .. } => {
                 return self.answer_neighbour(frame, port, &parsed);
             }
-            Payload::IcmpError { about } => Step::Related { about },
-            Payload::Flow(_) if is_gateway(parsed.key.destination_address()) => {
+            Payload::IcmpError { .. } => Step::Related,
+            Payload::Flow(_) if is_gateway(&parsed.key) => {
                 return self.answer_gateway(frame, port, &parsed);
             }
             Payload::Flow(_) => Step::Lookup,
@@ -52,34 +82,41 @@ impl Engine {
                 },
             }
         }
-        let mut packet = Packet { frame, len, port, parsed, hash: 0, step };
-        match packet.step {
-            Step::Gone => return,
-            Step::Drop(_) | Step::Forward { .. } => {}
-            Step::Lookup => self.claim(&mut packet, parsed.key),
-            Step::Related { about } => self.claim(&mut packet, about),
+        let key = match (step, &parsed.payload) {
+            (Step::Gone, _) => return,
+            (Step::Related, Payload::IcmpError { about }) => about,
+            _ => &parsed.key,
+        };
+        let mut hash = 0;
+        if matches!(step, Step::Lookup | Step::Related) {
+            let owner = key.owner(self.parts.handover.workers());
+            if owner != self.parts.worker.index() {
+                return self.pass_on(frame, len, port, &parsed, key, owner);
+            }
+            // What is known of the flow begins to be fetched.
+            hash = self.parts.conntrack.hash(key);
+            self.parts.cache.prefetch(hash);
         }
-        if !matches!(packet.step, Step::Gone) {
-            self.batch.push(packet);
-        }
+        self.batch[self.batched] = Packet { frame, len, port, parsed, hash, guess: Guess::NONE, step };
+        self.batched += 1;
     }
 
-    /// Keeps a packet whose flow is ours, and begins to fetch what is known of it; hands over any other.
-    #[inline]
-    pub(super) fn claim(&mut self, packet: &mut Packet, key: FlowKey) {
-        let owner = key.owner(self.parts.handover.workers());
-        if owner != self.parts.worker.index() {
-            let purpose = match packet.parsed.fragment {
-                Fragment::Whole => Purpose::Process,
-                _ => Purpose::ProcessPiece,
-            };
-            let transport = Transport::of(&key);
-            self.hand_over(packet.frame, packet.len, packet.port, owner, purpose, transport);
-            packet.step = Step::Gone;
-            return;
-        }
-        packet.hash = self.parts.conntrack.hash(&key);
-        self.parts.cache.prefetch(packet.hash);
+    /// A packet whose flow another worker owns.
+    #[cold]
+    fn pass_on(
+        &mut self,
+        frame: FrameId,
+        len: u32,
+        port: PortId,
+        parsed: &Parsed,
+        key: &FlowKey,
+        owner: usize,
+    ) {
+        let purpose = match parsed.fragment {
+            Fragment::Whole => Purpose::Process,
+            _ => Purpose::ProcessPiece,
+        };
+        self.hand_over(frame, len, port, owner, purpose, Transport::of(key));
     }
 
     /// Finds out which ports a piece has, or keeps it until that is known. `Err` says what happens instead of a look-up.

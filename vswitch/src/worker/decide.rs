@@ -16,33 +16,39 @@ use std::sync::Arc;
 impl Engine {
     /// Finds the flow a packet belongs to, or makes it. The answer is [`Step::Forward`] or [`Step::Drop`].
     #[inline]
-    pub(super) fn lookup(&mut self, packet: &Packet) -> Step {
-        let Payload::Flow(l4) = packet.parsed.payload else { return Step::Drop(DropReason::InvalidState) };
-        if let Some(&CacheEntry { flow, stamp, side, out, .. }) =
-            self.parts.cache.get(packet.hash, &packet.parsed.key)
-            && self.is_current(flow, stamp, side, packet.port, out)
+    pub(super) fn lookup(&mut self, packet: &Packet, hits: &mut u64) -> Step {
+        let Payload::Flow(l4) = &packet.parsed.payload else { return Step::Drop(DropReason::InvalidState) };
+        if let Some(&CacheEntry { flow, stamp, side, out, judged, .. }) =
+            self.parts.cache.get_guessed(packet.guess, packet.hash, &packet.parsed.key)
+            && self.is_current(judged, side, packet.port, out)
         {
-            match self.parts.conntrack.touch(flow, side, &l4, packet.len, self.now_ms) {
-                Ok(Touch::Tracked) => {
-                    self.parts.counters.cache_hits.add(1);
-                    self.consider(packet, &l4, flow, side, out);
+            match self.parts.conntrack.touch_current(flow, stamp, side, l4, packet.len, self.now_ms) {
+                Ok(Some(Touch::Tracked)) => {
+                    *hits += 1;
+                    self.consider(packet, l4, flow, side, out);
                     return Step::Forward { out };
                 }
-                Ok(Touch::Reopen) => {}
+                // Another flow by now, or one that ends here.
+                Ok(None | Some(Touch::Reopen)) => {}
                 Err(reason) => return Step::Drop(reason),
             }
         }
+        self.missed(packet, l4)
+    }
+
+    #[cold]
+    fn missed(&mut self, packet: &Packet, l4: &L4) -> Step {
         self.parts.counters.cache_misses.add(1);
-        match self.decide(packet, &l4) {
+        match self.decide(packet, l4) {
             Ok(out) => Step::Forward { out },
             Err(reason) => Step::Drop(reason),
         }
     }
 
-    /// Was the flow judged under what is in force now, between the endpoints that are there now?
+    /// Was the flow judged under what is in force now, between the endpoints that are there now? No two ports and no two endpoints
+    /// ever have a revision in common.
     #[inline]
-    pub(super) fn is_current(&self, flow: FlowId, stamp: u32, side: Side, from: PortId, out: PortId) -> bool {
-        let Some(entry) = self.parts.conntrack.current(flow, stamp) else { return false };
+    fn is_current(&self, judged: Judged, side: Side, from: PortId, out: PortId) -> bool {
         let (source, destination) = match side {
             Side::Forward => (from, out),
             Side::Reply => (out, from),
@@ -52,7 +58,7 @@ impl Engine {
         else {
             return false;
         };
-        is_between(entry, source, destination) && entry.judged() == self.judged_now(source, destination)
+        judged == self.judged_now(source, destination)
     }
 
     #[inline]
@@ -206,7 +212,10 @@ impl Engine {
     /// An ICMP error passes when it is about a flow that is allowed, comes from the flow's other end and goes to the one that
     /// sent what it quotes.
     #[cold]
-    pub(super) fn relate(&mut self, packet: &Packet, about: &FlowKey) -> Step {
+    pub(super) fn relate(&mut self, packet: &Packet) -> Step {
+        let Payload::IcmpError { about } = &packet.parsed.payload else {
+            return Step::Drop(DropReason::UnrelatedIcmp);
+        };
         let snapshot = Arc::clone(&self.parts.snapshot);
         let result = self.relate_under(&snapshot, packet, about);
         match result {

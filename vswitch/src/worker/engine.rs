@@ -16,7 +16,7 @@ use super::counters::Counters;
 use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, Mailbox};
 use super::shortcut::Requests;
-use crate::flow::{Conntrack, FlowCache, FragmentTable, Released};
+use crate::flow::{Conntrack, FlowCache, FragmentTable, Guess, Released};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
 use crate::io::ring::Transport;
@@ -55,7 +55,9 @@ pub struct Engine {
     pub(super) shortcut: Option<Arc<Requests>>,
     pub(super) received: Vec<Received>,
     pub(super) scratch: Vec<(FrameId, u32)>,
-    pub(super) batch: Vec<Packet>,
+    /// Places for packets; the first `batched` are taken. Never empty, and packets are written where they stay.
+    pub(super) batch: Box<[Packet]>,
+    pub(super) batched: usize,
     /// Pieces whose first has come, to be judged after it.
     pub(super) pieces: Vec<(FrameId, FlowKey)>,
     pub(super) released: Vec<Released>,
@@ -68,6 +70,8 @@ pub struct Engine {
     pub(super) samples_left: u32,
     /// One bit per port that sent something since it was last asked.
     pub(super) busy_ports: Vec<u64>,
+    /// What was sent last and is not in the counters yet.
+    pub(super) sent: Tally,
     /// Workers that were handed something in this round.
     pub(super) to_wake: u32,
     pub(super) now_ms: u64,
@@ -81,7 +85,58 @@ pub(super) struct Packet {
     pub(super) port: PortId,
     pub(super) parsed: Parsed,
     pub(super) hash: u64,
+    /// Where the flow cache may know its flow.
+    pub(super) guess: Guess,
     pub(super) step: Step,
+}
+
+impl Packet {
+    /// What stands in a place nobody has taken.
+    const NONE: Packet = Packet {
+        frame: FrameId(0),
+        len: 0,
+        port: PortId::HOST,
+        parsed: Parsed::NOTHING,
+        hash: 0,
+        guess: Guess::NONE,
+        step: Step::Gone,
+    };
+}
+
+/// Frames of one port that are not in its counters yet: most batches are of few ports.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tally {
+    pub(super) port: PortId,
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally { port: PortId::HOST, frames: 0, bytes: 0 }
+    }
+}
+
+impl Tally {
+    /// One frame was sent.
+    #[inline]
+    pub(super) fn add(&mut self, counters: &Counters, port: PortId, len: u32) {
+        if self.port != port {
+            self.take(counters);
+            self.port = port;
+        }
+        self.frames += 1;
+        self.bytes += u64::from(len);
+    }
+
+    /// Puts what was sent into the counters.
+    fn take(&mut self, counters: &Counters) {
+        if self.frames > 0 {
+            let counters = counters.port(self.port);
+            counters.tx_frames.add(std::mem::take(&mut self.frames));
+            counters.tx_bytes.add(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// What is next for a packet.
@@ -89,10 +144,8 @@ pub(super) struct Packet {
 pub(super) enum Step {
     /// A packet of a flow, to be looked up.
     Lookup,
-    /// An error about a flow.
-    Related {
-        about: FlowKey,
-    },
+    /// An error about the flow that its payload names.
+    Related,
     /// The flow is known and current; its conntrack entry was touched.
     Forward {
         out: PortId,
@@ -116,7 +169,8 @@ impl Engine {
             shortcut: None,
             received: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),
             scratch: Vec::with_capacity(BATCH),
-            batch: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),
+            batch: vec![Packet::NONE; 2 * BATCH].into_boxed_slice(),
+            batched: 0,
             pieces: Vec::with_capacity(held_max),
             released: Vec::with_capacity(held_max),
             held_from: vec![PortId::HOST; held_max],
@@ -124,6 +178,7 @@ impl Engine {
             answers_at_ms: 0,
             samples_left: 0,
             busy_ports: vec![0; crate::io::maps::PORTS_MAX / 64],
+            sent: Tally::default(),
             to_wake: 0,
             now_ms: 0,
             parts,
@@ -151,6 +206,7 @@ impl Engine {
         for device in &mut self.parts.devices {
             device.flush(&mut self.parts.memory, frames >= BATCH);
         }
+        self.sent.take(&self.parts.counters);
         if self.to_wake != 0 {
             self.parts.handover.wake(self.to_wake);
             self.to_wake = 0;
@@ -171,23 +227,38 @@ impl Engine {
         }
         self.parts.counters.received.add(frames as u64);
         let mut received = std::mem::take(&mut self.received);
+        let mut tally = Tally::default();
         for frame in received.drain(..) {
             let Some(port) = frame.port else {
                 self.parts.counters.drop_frame(PortId::HOST, DropReason::BadTag);
                 self.parts.memory.release(frame.frame);
                 continue;
             };
-            let counters = self.parts.counters.port(port);
-            counters.rx_frames.add(1);
-            counters.rx_bytes.add(frame.len.into());
-            if let Some(word) = self.busy_ports.get_mut(port.index() / 64) {
-                *word |= 1 << (port.index() % 64);
+            if tally.port != port {
+                self.count_received(tally);
+                tally = Tally { port, ..Tally::default() };
             }
+            tally.frames += 1;
+            tally.bytes += u64::from(frame.len);
             self.admit(frame.frame, frame.len, port, None);
         }
+        self.count_received(tally);
         self.received = received;
         self.run_batch();
         frames
+    }
+
+    fn count_received(&mut self, tally: Tally) {
+        let Tally { port, frames, bytes } = tally;
+        if frames == 0 {
+            return;
+        }
+        let counters = self.parts.counters.port(port);
+        counters.rx_frames.add(frames);
+        counters.rx_bytes.add(bytes);
+        if let Some(word) = self.busy_ports.get_mut(port.index() / 64) {
+            *word |= 1 << (port.index() % 64);
+        }
     }
 
     /// Frames other workers had and that are ours.
@@ -227,25 +298,45 @@ impl Engine {
         self.run_batch();
     }
 
+    /// Memory is asked for a pass before it is read: `claim` asked for a set's tags, then come the entry, the flow's own line, and
+    /// last, in arrival order, the work.
     fn run_batch(&mut self) {
-        if self.batch.is_empty() {
+        if self.batched == 0 {
             return;
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        for packet in &batch {
-            self.parts.cache.prefetch_entry(packet.hash);
-        }
-        for packet in &mut batch {
-            match packet.step {
-                Step::Lookup => packet.step = self.lookup(packet),
-                Step::Related { about } => packet.step = self.relate(packet, &about),
-                _ => {}
+        let mut places = std::mem::take(&mut self.batch);
+        let batch = &mut places[..self.batched];
+        for packet in &mut *batch {
+            packet.guess = self.parts.cache.guess(packet.hash);
+            if packet.guess == Guess::NONE {
+                self.parts.conntrack.prefetch(packet.hash);
             }
         }
-        for packet in batch.drain(..) {
+        for packet in &*batch {
+            if let Some(flow) = self.parts.cache.flow_at(packet.guess) {
+                self.parts.conntrack.prefetch_flow(flow);
+            }
+        }
+        let mut hits = 0;
+        for packet in batch {
+            match packet.step {
+                Step::Lookup => packet.step = self.lookup(packet, &mut hits),
+                Step::Related => packet.step = self.relate(packet),
+                _ => {}
+            }
             self.finish(packet);
         }
-        self.batch = batch;
+        self.parts.counters.cache_hits.add(hits);
+        self.batched = 0;
+        self.batch = places;
+    }
+
+    /// A place for one more packet.
+    #[inline]
+    pub(super) fn make_place(&mut self) {
+        if self.batched == self.batch.len() {
+            self.run_batch();
+        }
     }
 
     /// One answer less for this millisecond. False: none is left.

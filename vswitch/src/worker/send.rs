@@ -11,22 +11,42 @@ use crate::snapshot::{Port, PortKind};
 use penstock_api::message::gateway;
 use penstock_api::{DropReason, PortId};
 
+/// What a port's frames leave by.
+#[derive(Clone, Copy)]
+enum Way {
+    Trunk,
+    /// Of the switch's direct devices.
+    Direct {
+        device: u16,
+    },
+}
+
+impl Way {
+    #[inline]
+    fn of(port: &Port) -> Way {
+        match port.kind {
+            PortKind::Host | PortKind::Pod => Way::Trunk,
+            PortKind::Direct => Way::Direct { device: port.device },
+        }
+    }
+}
+
 impl Engine {
     #[inline]
-    pub(super) fn finish(&mut self, packet: Packet) {
+    pub(super) fn finish(&mut self, packet: &Packet) {
         match packet.step {
             Step::Forward { out } => self.forward(packet, out),
             Step::Drop(reason) => self.drop_packet(packet, reason),
-            Step::Lookup | Step::Related { .. } | Step::Gone => {}
+            Step::Lookup | Step::Related | Step::Gone => {}
         }
     }
 
     #[inline]
-    pub(super) fn forward(&mut self, packet: Packet, out: PortId) {
+    fn forward(&mut self, packet: &Packet, out: PortId) {
         let Some(port) = self.parts.snapshot.port(out) else {
             return self.drop_packet(packet, DropReason::PortGone);
         };
-        let (mut mac, mtu) = (self.mac_for(port), port.mtu);
+        let (mut mac, mtu, way) = (self.mac_for(port), port.mtu, Way::of(port));
         if packet.parsed.ttl <= 1 {
             return self.drop_packet(packet, DropReason::TtlExceeded);
         }
@@ -44,7 +64,7 @@ impl Engine {
         if too_big {
             return self.send_split(packet, out, mtu);
         }
-        self.transmit(packet.frame, packet.len, out);
+        self.transmit_by(way, packet.frame, packet.len, out);
     }
 
     /// What the destination MAC of a frame to this port is: a tag on a trunk, its own elsewhere.
@@ -59,9 +79,15 @@ impl Engine {
         let Some(port) = self.parts.snapshot.port(out) else {
             return self.drop_early(frame, out, DropReason::PortGone);
         };
-        let device = match port.kind {
-            PortKind::Host | PortKind::Pod => 0,
-            PortKind::Direct => match self.parts.direct.get(usize::from(port.device)) {
+        let way = Way::of(port);
+        self.transmit_by(way, frame, len, out);
+    }
+
+    #[inline(always)]
+    fn transmit_by(&mut self, way: Way, frame: FrameId, len: u32, out: PortId) {
+        let device = match way {
+            Way::Trunk => 0,
+            Way::Direct { device } => match self.parts.direct.get(usize::from(device)) {
                 Some(&(worker, device)) if worker == self.parts.worker.index() => device,
                 Some(&(worker, _)) => {
                     return self.hand_over(frame, len, out, worker, Purpose::Transmit, Transport::default());
@@ -90,14 +116,12 @@ impl Engine {
             }
         }
         self.parts.counters.trunk_sent.add(is_trunk.into());
-        let counters = self.parts.counters.port(out);
-        counters.tx_frames.add(1);
-        counters.tx_bytes.add(len.into());
+        self.sent.add(&self.parts.counters, out, len);
     }
 
     /// A packet that may be fragmented and must be.
     #[cold]
-    pub(super) fn send_split(&mut self, packet: Packet, out: PortId, mtu: u16) {
+    pub(super) fn send_split(&mut self, packet: &Packet, out: PortId, mtu: u16) {
         let head = self.parts.memory.head(packet.frame);
         let Some(pieces) = split_ipv4(head, &packet.parsed, mtu) else {
             return self.drop_packet(packet, DropReason::TooBig);
@@ -146,13 +170,13 @@ impl Engine {
 
     /// Drops a packet, and tells its sender where that is due.
     #[cold]
-    pub(super) fn drop_packet(&mut self, packet: Packet, reason: DropReason) {
+    pub(super) fn drop_packet(&mut self, packet: &Packet, reason: DropReason) {
         self.answer_drop(packet.frame, packet.port, &packet.parsed, reason);
         self.drop_early(packet.frame, packet.port, reason);
     }
 
     #[cold]
-    pub(super) fn drop_too_big(&mut self, packet: Packet, mtu: u16) {
+    pub(super) fn drop_too_big(&mut self, packet: &Packet, mtu: u16) {
         self.answer_too_big(packet.frame, packet.port, &packet.parsed, mtu);
         self.drop_early(packet.frame, packet.port, DropReason::TooBig);
     }

@@ -16,6 +16,7 @@
 mod tests;
 
 use super::conntrack::{FlowId, Judged, Side};
+use super::huge;
 use super::prefetch::prefetch;
 use crate::packet::FlowKey;
 use penstock_api::PortId;
@@ -42,7 +43,7 @@ pub struct CacheEntry {
 const _: () = assert!(size_of::<CacheEntry>() == 64);
 
 /// The tags of one set, and who has been used. One cache line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[repr(C, align(64))]
 struct Set {
     /// The upper half of the hash; 0 is an empty way.
@@ -59,8 +60,23 @@ pub struct FlowCache {
     mask: usize,
 }
 
+/// Where an entry may be, by its tag alone. Good for as long as nobody else is remembered, and checked when used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guess(u32);
+
+impl Guess {
+    pub const NONE: Guess = Guess(u32::MAX);
+}
+
+#[inline]
 fn tag_of(hash: u64) -> u32 {
     ((hash >> 32) as u32).max(1)
+}
+
+/// One bit per way that has this tag. All are compared: a loop that ends early is a branch nobody can predict.
+#[inline]
+fn matching(tags: &[u32; WAYS], tag: u32) -> u32 {
+    (0..WAYS).fold(0, |ways, way| ways | u32::from(tags[way] == tag) << way)
 }
 
 impl FlowCache {
@@ -78,8 +94,8 @@ impl FlowCache {
             flags: 0,
         };
         FlowCache {
-            sets: (0..sets).map(|_| Set { tags: [0; WAYS], used: Cell::new(0), hand: 0 }).collect(),
-            entries: vec![nothing; sets * WAYS],
+            sets: huge::table(Set::empty(), sets),
+            entries: huge::table(nothing, sets * WAYS),
             mask: sets - 1,
         }
     }
@@ -90,22 +106,44 @@ impl FlowCache {
         prefetch(&self.sets[hash as usize & self.mask]);
     }
 
-    /// Second pass, when the tags have arrived: asks for the entry they point to. Optional.
+    /// Second pass, when the tags have arrived: asks for the entry they point to.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    pub fn guess(&self, hash: u64) -> Guess {
         let set = hash as usize & self.mask;
-        let tag = tag_of(hash);
-        if let Some(way) = self.sets[set].tags.iter().position(|t| *t == tag) {
-            prefetch(&self.entries[set * WAYS + way]);
+        let ways = matching(&self.sets[set].tags, tag_of(hash));
+        if ways == 0 {
+            return Guess::NONE;
         }
+        let at = set * WAYS + ways.trailing_zeros() as usize;
+        prefetch(&self.entries[at]);
+        Guess(at as u32)
+    }
+
+    /// Third pass, when the entry has arrived: its flow, for whoever wants to prefetch that.
+    #[inline]
+    pub fn flow_at(&self, guess: Guess) -> Option<FlowId> {
+        self.entries.get(guess.0 as usize).map(|entry| entry.flow)
+    }
+
+    /// What [`FlowCache::get`] says, sooner if the guess was right.
+    #[inline]
+    pub fn get_guessed(&self, guess: Guess, hash: u64, key: &FlowKey) -> Option<&CacheEntry> {
+        let (at, set) = (guess.0 as usize, hash as usize & self.mask);
+        if at / WAYS == set
+            && self.sets[set].tags[at % WAYS] == tag_of(hash)
+            && self.entries[at].key.is_of(&key.words())
+        {
+            self.sets[set].use_way(at % WAYS);
+            return Some(&self.entries[at]);
+        }
+        self.get(hash, key)
     }
 
     /// The entry for exactly this key. `hash` is [`KeyHasher::hash`](super::KeyHasher::hash) of the key.
     #[inline]
     pub fn get(&self, hash: u64, key: &FlowKey) -> Option<&CacheEntry> {
         let (index, way) = self.position(hash, key)?;
-        let used = &self.sets[index].used;
-        used.set(used.get() | 1 << way);
+        self.sets[index].use_way(way);
         Some(&self.entries[index * WAYS + way])
     }
 
@@ -114,10 +152,15 @@ impl FlowCache {
         let set = hash as usize & self.mask;
         let tag = tag_of(hash);
         let words = key.words();
-        let tags = &self.sets[set].tags;
-        (0..WAYS)
-            .find(|way| tags[*way] == tag && self.entries[set * WAYS + way].key.words() == words)
-            .map(|way| (set, way))
+        let mut ways = matching(&self.sets[set].tags, tag);
+        while ways != 0 {
+            let way = ways.trailing_zeros() as usize;
+            if self.entries[set * WAYS + way].key.is_of(&words) {
+                return Some((set, way));
+            }
+            ways &= ways - 1;
+        }
+        None
     }
 
     /// Remembers `entry` under its key, in place of what was known for that key, or of something little used.
@@ -150,7 +193,7 @@ impl FlowCache {
     /// Forgets everything.
     pub fn clear(&mut self) {
         for set in &mut self.sets {
-            *set = Set { tags: [0; WAYS], used: Cell::new(0), hand: 0 };
+            *set = Set::empty();
         }
     }
 
@@ -168,6 +211,19 @@ impl FlowCache {
 }
 
 impl Set {
+    const fn empty() -> Set {
+        Set { tags: [0; WAYS], used: Cell::new(0), hand: 0 }
+    }
+
+    /// Written only when it changes: most lines are clean when they leave the processor's cache.
+    #[inline]
+    fn use_way(&self, way: usize) {
+        let used = self.used.get();
+        if used & 1 << way == 0 {
+            self.used.set(used | 1 << way);
+        }
+    }
+
     /// An empty way, or the first at or after the hand that was not used since the hand passed it.
     fn make_room(&mut self) -> usize {
         if let Some(empty) = self.tags.iter().position(|tag| *tag == 0) {

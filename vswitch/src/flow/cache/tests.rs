@@ -49,7 +49,20 @@ fn compare_with_map(seed: u64, weaken: fn(u64) -> u64) {
             }
             _ => {
                 cache.prefetch(hash);
-                cache.prefetch_entry(hash);
+                let guess = cache.guess(hash);
+                let known = cache.get(hash, &key).copied();
+                if rng.random_range(0..2) == 0 {
+                    // Somebody else is remembered before the guess is used.
+                    let other = self::key(rng.random_range(0..200));
+                    let (hash, entry) = (weaken(hasher.hash(&other)), entry(other, step));
+                    cache.insert(hash, entry);
+                    map.insert(other, entry);
+                } else {
+                    assert_eq!(cache.get_guessed(guess, hash, &key).copied(), known);
+                }
+                if let Some(found) = cache.get_guessed(guess, hash, &key) {
+                    assert_eq!(Some(found), map.get(&key));
+                }
                 if let Some(found) = cache.get(hash, &key) {
                     assert_eq!(Some(found), map.get(&key));
                 }

@@ -196,13 +196,13 @@ impl Entry {
     /// Of packets in the first one's direction.
     #[must_use]
     pub fn key(&self) -> FlowKey {
-        key_of(&self.tuples[0])
+        FlowKey::of_words(&self.tuples[0])
     }
 
     /// Of packets that come back.
     #[must_use]
     pub fn reply_key(&self) -> FlowKey {
-        key_of(&self.tuples[1])
+        FlowKey::of_words(&self.tuples[1])
     }
 
     #[inline]
@@ -432,21 +432,4 @@ impl Entry {
             mixed ^ mixed >> 32
         })
     }
-}
-
-/// The key these words were made from.
-fn key_of(words: &[u64; 5]) -> FlowKey {
-    let mut key = FlowKey {
-        source_port: words[4] as u16,
-        destination_port: (words[4] >> 16) as u16,
-        protocol: (words[4] >> 32) as u8,
-        family: (words[4] >> 40) as u8,
-        zone: (words[4] >> 48) as u16,
-        ..FlowKey::default()
-    };
-    key.source[..8].copy_from_slice(&words[0].to_ne_bytes());
-    key.source[8..].copy_from_slice(&words[1].to_ne_bytes());
-    key.destination[..8].copy_from_slice(&words[2].to_ne_bytes());
-    key.destination[8..].copy_from_slice(&words[3].to_ne_bytes());
-    key
 }

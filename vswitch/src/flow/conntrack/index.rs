@@ -3,6 +3,7 @@
 //! At twice as many places as tuples, two choices and eight places, both buckets of a tuple are practically never full; if they
 //! are, the flow is refused. A lookup reads two lines at most, whatever anybody sends: there is no chain to grow.
 
+use super::super::huge;
 use super::super::prefetch::prefetch;
 use super::entry::{FlowId, Side};
 
@@ -34,7 +35,7 @@ impl Index {
     /// Both tuples of `flows_max` flows, half full.
     pub(super) fn new(flows_max: usize) -> Self {
         let buckets = (flows_max * 4).div_ceil(PLACES).next_power_of_two();
-        Index { buckets: vec![Bucket::default(); buckets], mask: buckets - 1 }
+        Index { buckets: huge::table(Bucket::default(), buckets), mask: buckets - 1 }
     }
 
     #[inline]

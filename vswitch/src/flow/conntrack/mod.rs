@@ -208,6 +208,13 @@ impl Conntrack {
         self.settings.hasher.hash(key)
     }
 
+    /// The same of a key that is still in words.
+    #[inline]
+    #[must_use]
+    pub fn hash_words(&self, words: &[u64; 5]) -> u64 {
+        self.settings.hasher.hash_words(words, 0)
+    }
+
     /// Asks for the lines [`Conntrack::find`] will read.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
@@ -226,8 +233,7 @@ impl Conntrack {
     #[inline]
     #[must_use]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<(FlowId, Side)> {
-        let words = key.words();
-        self.index.find(hash, |slot, side| *self.records[slot as usize].tuple(side) == words)
+        self.index.find(hash, |slot, side| key.is_of(self.records[slot as usize].tuple(side)))
     }
 
     /// The flow in a slot. Of a slot that was freed since, an entry that is not [live](Entry::is_live).
@@ -301,7 +307,7 @@ impl Conntrack {
     /// # Errors
     /// [`DropReason::InvalidState`] or [`DropReason::UnrelatedIcmp`] when the flow cannot have this packet (or is gone); nothing
     /// was counted.
-    #[inline]
+    #[inline(always)]
     pub fn touch(
         &mut self,
         id: FlowId,
@@ -323,6 +329,26 @@ impl Conntrack {
             self.changed(id, before);
         }
         Ok(Touch::Tracked)
+    }
+
+    /// [`Conntrack::touch`], if the slot still has the flow with this stamp; `None` if not.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn touch_current(
+        &mut self,
+        id: FlowId,
+        stamp: u32,
+        side: Side,
+        l4: &L4,
+        bytes: u32,
+        now_ms: u64,
+    ) -> Result<Option<Touch>, DropReason> {
+        match self.current(id, stamp) {
+            Some(_) => self.touch(id, side, l4, bytes, now_ms).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The rare part of [`Conntrack::touch`]: a new state has another timer, and may be worth more or less than the old.

@@ -12,6 +12,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const RESERVED: u16 = 0x8000;
 
+#[inline]
 pub(super) fn parse(l3: &[u8], l3_len: usize) -> Result<Parsed, DropReason> {
     let header: &[u8; HEADER_LEN] = array(l3, 0).ok_or(DropReason::Truncated)?;
     if header[0] >> 4 != 4 {
@@ -93,6 +94,6 @@ fn with_options(l3: &[u8], header_len: usize) -> DropReason {
 /// `::ffff:a.b.c.d`.
 #[inline]
 pub(super) fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    // As one number, written whole: what reads the key by words must not wait for its bytes.
+    (u128::from(u32::from_le_bytes(address)) << 96 | 0xffff << 80).to_le_bytes()
 }

@@ -16,8 +16,11 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod neighbour;
+mod quick;
 mod scope;
 mod transport;
+
+pub use quick::{Quick, quick};
 
 use super::bytes::array;
 use super::{DropReason, FlowKey, Fragment, Parsed, Payload};
@@ -44,6 +47,7 @@ pub(super) mod ethertype {
 ///
 /// # Errors
 /// The reason the frame must be dropped for.
+#[inline]
 pub fn parse(head: &[u8], frame_len: usize) -> Result<Parsed, DropReason> {
     let head = head.get(..frame_len).unwrap_or(head);
     let ethernet: &[u8; ETHERNET_LEN] = array(head, 0).ok_or(DropReason::Truncated)?;
@@ -52,6 +56,13 @@ pub fn parse(head: &[u8], frame_len: usize) -> Result<Parsed, DropReason> {
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
         ethertype::IPV4 => ipv4::parse(l3, l3_len),
         ethertype::IPV6 => ipv6::parse(ethernet, l3, l3_len),
+        other => rare(other, ethernet, l3),
+    }
+}
+
+#[cold]
+fn rare(ethertype: u16, ethernet: &[u8; ETHERNET_LEN], l3: &[u8]) -> Result<Parsed, DropReason> {
+    match ethertype {
         ethertype::ARP => neighbour::arp(ethernet, l3),
         ethertype::RARP => Err(DropReason::NeighbourMessage),
         tag if ethertype::VLAN.contains(&tag) => Err(DropReason::VlanTagged),
