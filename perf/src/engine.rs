@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// The median of this many counts.
     #[arg(long, default_value_t = 5, value_name = "N")]
     rounds: usize,
+    /// Also: what each stage of the pipeline costs, measured apart from the rates.
+    #[arg(long)]
+    stages: bool,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -103,6 +106,9 @@ pub(crate) struct Row {
     pub(crate) case: Case,
     pub(crate) mpps: Rate,
     pub(crate) ns_per_frame: f64,
+    /// By stage, in the order of the pipeline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stages_ns: Vec<(String, f64)>,
 }
 
 /// One figure beside another of the same run.
@@ -168,11 +174,12 @@ pub(crate) fn report(arguments: &Arguments) -> Result<Report> {
     progress.end();
     let rows = benches
         .into_iter()
-        .map(|(case, _, rates)| {
+        .map(|(case, mut bench, rates)| {
             let mpps = Rate::of(rates);
-            Row { case, ns_per_frame: 1e3 / mpps.median, mpps }
+            let stages_ns = if arguments.stages { bench.stages(arguments.frames)? } else { Vec::new() };
+            Ok(Row { case, ns_per_frame: 1e3 / mpps.median, mpps, stages_ns })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let mut report =
         Report { frame_bytes: measure::FRAME_LEN, rows, bare: Rate::of(bare), ratios: Vec::new() };
     report.ratios = ratios(&report, arguments);
@@ -252,7 +259,7 @@ fn print(report: &Report) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["what", "flows", "rules", "Mpps", "from - to", "ns/frame"]);
-    for Row { case, mpps, ns_per_frame } in &report.rows {
+    for Row { case, mpps, ns_per_frame, .. } in &report.rows {
         let what = match case.kind {
             Kind::Hit => "hit",
             Kind::Miss => "miss, flow known",
@@ -277,6 +284,17 @@ fn print(report: &Report) {
         format!("{:.0}", 1e3 / bare.median),
     ]);
     println!("{table}\n");
+    let mut stages = Table::new();
+    stages.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(first) = report.rows.iter().find(|row| !row.stages_ns.is_empty()) {
+        let names = first.stages_ns.iter().map(|(name, _)| name.clone());
+        stages.set_header(std::iter::once("ns per frame".to_owned()).chain(names));
+        for row in &report.rows {
+            let times = row.stages_ns.iter().map(|(_, nanos)| format!("{nanos:.1}"));
+            stages.add_row(std::iter::once(words(row.case)).chain(times));
+        }
+        println!("{stages}\n");
+    }
     for ratio in &report.ratios {
         let target = ratio.at_least.map(|least| format!(" (at least {least})")).unwrap_or_default();
         println!("{}: {:.2}{target}", ratio.what, ratio.value);
@@ -322,6 +340,7 @@ mod tests {
             rules: 1_000,
             frames: 4_000,
             rounds: 1,
+            stages: true,
             output: Output::Json,
         };
         let report = report(&arguments).unwrap();

@@ -7,5 +7,6 @@ pub(crate) mod flows;
 pub(crate) mod pod;
 pub(crate) mod policy;
 pub(crate) mod ports;
+pub(crate) mod stages;
 pub(crate) mod status;
 pub(crate) mod up;

@@ -51,7 +51,11 @@ enum Command {
     /// Stop both and remove every interface, namespace, program, map and file of the instance.
     Down(commands::down::Arguments),
     /// Is it running, which policy is in force, what could be better?
-    Status,
+    Status {
+        /// Instead: what each stage of the workers costs per frame, measured for so many seconds.
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u8).range(1..=50))]
+        stages: Option<u8>,
+    },
     /// Ports with their pods, addresses and counters.
     Ports,
     /// Tracked flows, most recent first.
@@ -86,7 +90,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Up(arguments) => commands::up::run(&context, &arguments, out),
         Command::Down(arguments) => commands::down::run(&context, &arguments, out),
-        Command::Status => commands::status::run(&context, out),
+        Command::Status { stages: Some(seconds) } => commands::stages::run(&context, seconds, out),
+        Command::Status { stages: None } => commands::status::run(&context, out),
         Command::Ports => commands::ports::run(&context, out),
         Command::Flows(arguments) => commands::flows::run(&context, &arguments, out),
         Command::Drops(arguments) => commands::drops::run(&context, &arguments, out),

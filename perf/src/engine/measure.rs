@@ -174,6 +174,19 @@ impl Bench {
         Ok(frames as f64 / time.as_secs_f64() / 1e6)
     }
 
+    /// What each stage costs, in nanoseconds per frame, over one more measurement. The clock is read seven times per batch.
+    pub(crate) fn stages(&mut self, frames: u64) -> Result<Vec<(String, f64)>> {
+        if self.kind == Kind::New {
+            self.forget_flows();
+        }
+        self.engine.measure_stages(true);
+        self.pass(if self.kind == Kind::New { frames.min(self.flows) } else { frames });
+        let times = self.engine.measure_stages(false);
+        ensure!(times.frames > 0, "no frame was seen");
+        let per_frame = |nanos: u64| nanos as f64 / times.frames as f64;
+        Ok(times.stages.into_iter().map(|stage| (stage.stage, per_frame(stage.nanos))).collect())
+    }
+
     fn pass(&mut self, frames: u64) -> Duration {
         self.tap.left.store(frames, Relaxed);
         let begin = Instant::now();

@@ -63,6 +63,11 @@ pub enum Request {
     Subscribe,
     /// Where is every frame of every worker? One census for each area of each. For tests; stops the world for a moment.
     Frames,
+    /// Begin, from nothing, or end to measure what the stages of the workers' pipelines cost. Answered with what was counted until
+    /// now. One measurement at a time; after a minute it ends by itself.
+    Stages {
+        on: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,6 +109,9 @@ pub enum Response {
     Subscribed,
     Frames {
         workers: Vec<FrameCensus>,
+    },
+    Stages {
+        workers: Vec<StageTimes>,
     },
     Error {
         code: ErrorCode,
@@ -419,6 +427,25 @@ pub struct FrameCensus {
     pub lent: usize,
     /// Addresses found twice or nowhere. Must be empty.
     pub wrong: Vec<u64>,
+}
+
+/// What the stages of one worker's pipeline cost while somebody measured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageTimes {
+    pub worker: WorkerId,
+    /// Frames received.
+    pub frames: u64,
+    /// Rounds that brought any.
+    pub rounds: u64,
+    /// In the order of the pipeline.
+    pub stages: Vec<StageTime>,
+}
+
+/// One stage, all frames together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTime {
+    pub stage: String,
+    pub nanos: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::snapshot::PortKind;
 use crate::worker::mailbox::Command;
 use penstock_api::message::{
     DeviceStatus, DropCount, ErrorCode, FlowStatus, FrameCensus, Mac, PortStatus, RefusedCount, Response,
-    Status, WorkerStatus,
+    StageTimes, Status, WorkerStatus,
 };
 use penstock_api::{Direction, Generation, PortId, WorkerId, instance::inside};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -237,6 +237,10 @@ pub(crate) fn flows(shared: &Shared, limit: usize) -> Result<(Vec<FlowStatus>, u
 pub(crate) fn frames(shared: &Shared) -> Result<Vec<FrameCensus>, Failure> {
     let workers = ask(shared, |reply| Command::Census { reply })?;
     Ok(workers.into_iter().flatten().collect())
+}
+
+pub(crate) fn stages(shared: &Shared, on: bool) -> Result<Vec<StageTimes>, Failure> {
+    ask(shared, |reply| Command::Stages { on, reply })
 }
 
 /// Asks every worker, and waits for all answers. A worker's answer stands at its place.

@@ -265,6 +265,7 @@ fn respond(request: Request, shared: &Shared) -> Response {
         }
         Request::Drops => Ok(answer::drops(shared)),
         Request::Frames => answer::frames(shared).map(|workers| Response::Frames { workers }),
+        Request::Stages { on } => answer::stages(shared, on).map(|workers| Response::Stages { workers }),
         Request::Subscribe | Request::Capture { .. } => Err(Failure::invalid("streams are served elsewhere")),
     };
     result.unwrap_or_else(Response::from)

@@ -174,6 +174,9 @@ fn obey(command: Command, worker: u8, mailbox: &Mailbox, counters: &Counters, se
         Command::Census { reply } => {
             let _ = reply.send(vec![FrameCensus { worker: WorkerId(worker), ..FrameCensus::default() }]);
         }
+        Command::Stages { reply, .. } => {
+            let _ = reply.send(StageTimes { worker: WorkerId(worker), ..StageTimes::default() });
+        }
         Command::Rebind => counters.rebinds.add(1),
         Command::Stop => seen.stopped = true,
     }

@@ -11,16 +11,15 @@ use crate::packet::{FlowKey, L4, Payload};
 use crate::policy::{self, Refusal};
 use crate::snapshot::{Port, Snapshot};
 use penstock_api::{DropReason, PortId};
-use std::sync::Arc;
 
 impl Engine {
     /// Finds the flow a packet belongs to, or makes it. The answer is [`Step::Forward`] or [`Step::Drop`].
     #[inline]
-    pub(super) fn lookup(&mut self, packet: &Packet, hits: &mut u64) -> Step {
+    pub(super) fn lookup(&mut self, snapshot: &Snapshot, packet: &Packet, hits: &mut u64) -> Step {
         let Payload::Flow(l4) = &packet.parsed.payload else { return Step::Drop(DropReason::InvalidState) };
         if let Some(&CacheEntry { flow, stamp, side, out, judged, .. }) =
             self.parts.cache.get_guessed(packet.guess, packet.hash, &packet.parsed.key)
-            && self.is_current(judged, side, packet.port, out)
+            && is_current(snapshot, judged, side, packet.port, out)
         {
             match self.parts.conntrack.touch_current(flow, stamp, side, l4, packet.len, self.now_ms) {
                 Ok(Some(Touch::Tracked)) => {
@@ -33,58 +32,20 @@ impl Engine {
                 Err(reason) => return Step::Drop(reason),
             }
         }
-        self.missed(packet, l4)
+        self.missed(snapshot, packet, l4)
     }
 
     #[cold]
-    fn missed(&mut self, packet: &Packet, l4: &L4) -> Step {
+    fn missed(&mut self, snapshot: &Snapshot, packet: &Packet, l4: &L4) -> Step {
         self.parts.counters.cache_misses.add(1);
-        match self.decide(packet, l4) {
+        match self.decide(snapshot, packet, l4) {
             Ok(out) => Step::Forward { out },
             Err(reason) => Step::Drop(reason),
         }
     }
 
-    /// Was the flow judged under what is in force now, between the endpoints that are there now? No two ports and no two endpoints
-    /// ever have a revision in common.
-    #[inline]
-    fn is_current(&self, judged: Judged, side: Side, from: PortId, out: PortId) -> bool {
-        let (source, destination) = match side {
-            Side::Forward => (from, out),
-            Side::Reply => (out, from),
-        };
-        let (Some(source), Some(destination)) =
-            (self.parts.snapshot.port(source), self.parts.snapshot.port(destination))
-        else {
-            return false;
-        };
-        judged == self.judged_now(source, destination)
-    }
-
-    #[inline]
-    pub(super) fn judged_now(&self, source: &Port, destination: &Port) -> Judged {
-        Judged {
-            source: source.revision,
-            destination: destination.revision,
-            forwarding: self.parts.snapshot.forwarding,
-        }
-    }
-
     /// The slow road: conntrack, policy, remember.
-    pub(super) fn decide(&mut self, packet: &Packet, l4: &L4) -> Result<PortId, DropReason> {
-        let snapshot = Arc::clone(&self.parts.snapshot);
-        let result = self.decide_under(&snapshot, packet, l4);
-        // Never the last reference: the mailbox's owner frees snapshots, not a worker.
-        drop(snapshot);
-        result
-    }
-
-    pub(super) fn decide_under(
-        &mut self,
-        snapshot: &Snapshot,
-        packet: &Packet,
-        l4: &L4,
-    ) -> Result<PortId, DropReason> {
+    fn decide(&mut self, snapshot: &Snapshot, packet: &Packet, l4: &L4) -> Result<PortId, DropReason> {
         let key = &packet.parsed.key;
         let from = snapshot.port(packet.port).ok_or(DropReason::PortGone)?;
         let to = route(snapshot, from, key.destination_address())?;
@@ -128,7 +89,7 @@ impl Engine {
             self.parts.conntrack.remove(flow);
             return Ok(false);
         }
-        let judged = self.judged_now(source, destination);
+        let judged = judged_now(snapshot, source, destination);
         if entry.judged() == judged {
             return Ok(true);
         }
@@ -179,7 +140,7 @@ impl Engine {
                 destination: to.endpoint,
                 source_port: from.id,
                 destination_port: to.id,
-                judged: self.judged_now(from, to),
+                judged: judged_now(snapshot, from, to),
                 egress_rule: allowed.egress_rule,
                 ingress_rule: allowed.ingress_rule,
                 l4: *l4,
@@ -212,13 +173,11 @@ impl Engine {
     /// An ICMP error passes when it is about a flow that is allowed, comes from the flow's other end and goes to the one that
     /// sent what it quotes.
     #[cold]
-    pub(super) fn relate(&mut self, packet: &Packet) -> Step {
+    pub(super) fn relate(&mut self, snapshot: &Snapshot, packet: &Packet) -> Step {
         let Payload::IcmpError { about } = &packet.parsed.payload else {
             return Step::Drop(DropReason::UnrelatedIcmp);
         };
-        let snapshot = Arc::clone(&self.parts.snapshot);
-        let result = self.relate_under(&snapshot, packet, about);
-        match result {
+        match self.relate_under(snapshot, packet, about) {
             Ok(out) => Step::Forward { out },
             Err(reason) => Step::Drop(reason),
         }
@@ -279,4 +238,24 @@ fn is_between(flow: &Entry, source: &Port, destination: &Port) -> bool {
         && flow.destination() == destination.endpoint
         && flow.source_port() == source.id
         && flow.destination_port() == destination.id
+}
+
+/// Was the flow judged under what is in force now, between the endpoints that are there now? No two ports and no two endpoints
+/// ever have a revision in common.
+#[inline]
+fn is_current(snapshot: &Snapshot, judged: Judged, side: Side, from: PortId, out: PortId) -> bool {
+    let (source, destination) = match side {
+        Side::Forward => (from, out),
+        Side::Reply => (out, from),
+    };
+    let (Some(source), Some(destination)) = (snapshot.port(source), snapshot.port(destination)) else {
+        return false;
+    };
+    judged == judged_now(snapshot, source, destination)
+}
+
+/// What a flow from one port to another is judged under at present.
+#[inline]
+pub(super) fn judged_now(snapshot: &Snapshot, source: &Port, destination: &Port) -> Judged {
+    Judged { source: source.revision, destination: destination.revision, forwarding: snapshot.forwarding }
 }

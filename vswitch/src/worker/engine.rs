@@ -16,6 +16,7 @@ use super::counters::Counters;
 use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, Mailbox};
 use super::shortcut::Requests;
+use super::stages::{Stage, Watch};
 use crate::flow::{Conntrack, FlowCache, FragmentTable, Guess, Released};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
@@ -23,7 +24,7 @@ use crate::io::ring::Transport;
 use crate::io::xsk::{BATCH, Xsk};
 use crate::packet::{FlowKey, Parsed};
 use crate::snapshot::Snapshot;
-use penstock_api::message::{AreaKind, FrameCensus};
+use penstock_api::message::{AreaKind, FrameCensus, StageTimes};
 use penstock_api::{DropReason, EndpointId, PortId, WorkerId};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(super) busy_ports: Vec<u64>,
     /// What was sent last and is not in the counters yet.
     pub(super) sent: Tally,
+    /// There while somebody measures.
+    watch: Option<Watch>,
     /// Workers that were handed something in this round.
     pub(super) to_wake: u32,
     pub(super) now_ms: u64,
@@ -179,6 +182,7 @@ impl Engine {
             samples_left: 0,
             busy_ports: vec![0; crate::io::maps::PORTS_MAX / 64],
             sent: Tally::default(),
+            watch: None,
             to_wake: 0,
             now_ms: 0,
             parts,
@@ -193,6 +197,9 @@ impl Engine {
             self.answers_at_ms = now_ms;
             self.answers_left = ANSWERS_PER_MS;
         }
+        if let Some(watch) = &mut self.watch {
+            watch.begin();
+        }
         let mut frames = 0;
         for device in 0..self.parts.devices.len() {
             frames += self.receive(device);
@@ -206,6 +213,7 @@ impl Engine {
         for device in &mut self.parts.devices {
             device.flush(&mut self.parts.memory, frames >= BATCH);
         }
+        self.mark(Stage::Flush);
         self.sent.take(&self.parts.counters);
         if self.to_wake != 0 {
             self.parts.handover.wake(self.to_wake);
@@ -215,12 +223,35 @@ impl Engine {
         self.parts.counters.flows.set(self.parts.conntrack.len() as u64);
         self.parts.fragments.expire(now_ms, EXPIRE_BUDGET, &mut self.released);
         self.settle_released();
+        if let Some(watch) = &mut self.watch {
+            watch.mark(Stage::Upkeep);
+            watch.end(frames);
+            if watch.is_over() {
+                self.watch = None;
+            }
+        }
         frames
+    }
+
+    /// The time since the last mark was this stage's. Costs a branch per batch while nobody measures.
+    #[inline]
+    fn mark(&mut self, stage: Stage) {
+        if let Some(watch) = &mut self.watch {
+            watch.mark(stage);
+        }
+    }
+
+    /// Begins to measure what the stages cost, from nothing, or ends it. Returns what was counted until now.
+    pub fn measure_stages(&mut self, on: bool) -> StageTimes {
+        let counted = self.watch.as_ref().map(|watch| watch.times(self.parts.worker)).unwrap_or_default();
+        self.watch = on.then(Watch::new);
+        StageTimes { worker: self.parts.worker, ..counted }
     }
 
     fn receive(&mut self, device: usize) -> usize {
         let parts = &mut self.parts;
         parts.devices[device].receive(&mut parts.memory, &mut self.scratch, &mut self.received);
+        self.mark(Stage::Receive);
         let frames = self.received.len();
         if frames == 0 {
             return 0;
@@ -304,6 +335,7 @@ impl Engine {
         if self.batched == 0 {
             return;
         }
+        self.mark(Stage::Admit);
         let mut places = std::mem::take(&mut self.batch);
         let batch = &mut places[..self.batched];
         for packet in &mut *batch {
@@ -312,20 +344,34 @@ impl Engine {
                 self.parts.conntrack.prefetch(packet.hash);
             }
         }
+        let mut new = 0;
         for packet in &*batch {
-            if let Some(flow) = self.parts.cache.flow_at(packet.guess) {
-                self.parts.conntrack.prefetch_flow(flow);
+            match self.parts.cache.flow_at(packet.guess) {
+                Some(flow) => self.parts.conntrack.prefetch_flow(flow),
+                None => {
+                    let key = &packet.parsed.key;
+                    new += usize::from(self.parts.conntrack.prefetch_new(key, packet.hash, new));
+                }
             }
         }
+        self.mark(Stage::Fetch);
+        // One reference for the batch: workers share the count, and what they share they wait for.
+        let snapshot = Arc::clone(&self.parts.snapshot);
         let mut hits = 0;
-        for packet in batch {
+        for packet in &mut *batch {
             match packet.step {
-                Step::Lookup => packet.step = self.lookup(packet, &mut hits),
-                Step::Related => packet.step = self.relate(packet),
+                Step::Lookup => packet.step = self.lookup(&snapshot, packet, &mut hits),
+                Step::Related => packet.step = self.relate(&snapshot, packet),
                 _ => {}
             }
-            self.finish(packet);
         }
+        self.mark(Stage::Lookup);
+        for packet in batch {
+            self.finish(&snapshot, packet);
+        }
+        // Never the last reference: the mailbox's owner frees snapshots, not a worker.
+        drop(snapshot);
+        self.mark(Stage::Forward);
         self.parts.counters.cache_hits.add(hits);
         self.batched = 0;
         self.batch = places;

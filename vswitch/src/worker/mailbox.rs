@@ -6,7 +6,7 @@
 use super::shortcut::Carried;
 use crate::snapshot::Snapshot;
 use crossbeam::queue::ArrayQueue;
-use penstock_api::message::{CapturedFrame, FlowStatus, FrameCensus};
+use penstock_api::message::{CapturedFrame, FlowStatus, FrameCensus, StageTimes};
 use penstock_api::{EndpointId, PortId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,11 @@ pub enum Command {
     /// Count every frame.
     Census {
         reply: SyncSender<Vec<FrameCensus>>,
+    },
+    /// Begin, or end, to measure what the stages cost; answered with what was counted until now.
+    Stages {
+        on: bool,
+        reply: SyncSender<StageTimes>,
     },
     /// Forget and bind the sockets anew.
     Rebind,

@@ -12,4 +12,5 @@ mod report;
 pub mod run;
 mod send;
 pub mod shortcut;
+mod stages;
 pub mod watchdog;

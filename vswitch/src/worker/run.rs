@@ -232,6 +232,7 @@ impl Runner {
             // A reader that went away does not want the answer.
             Command::Flows { limit, reply } => drop(reply.try_send(report::flows(&self.engine, limit))),
             Command::Census { reply } => drop(reply.try_send(report::census(&self.engine))),
+            Command::Stages { on, reply } => drop(reply.try_send(self.engine.measure_stages(on))),
             // The trunk's.
             Command::Rebind => self.rebind(AreaKind::Copy),
             Command::Stop => return false,

@@ -7,7 +7,7 @@ use crate::io::memory::{FrameId, Memory, Place};
 use crate::io::ring::Transport;
 use crate::io::tag;
 use crate::packet::{decrement_ttl, set_macs, split_ipv4};
-use crate::snapshot::{Port, PortKind};
+use crate::snapshot::{Port, PortKind, Snapshot};
 use penstock_api::message::gateway;
 use penstock_api::{DropReason, PortId};
 
@@ -33,17 +33,17 @@ impl Way {
 
 impl Engine {
     #[inline]
-    pub(super) fn finish(&mut self, packet: &Packet) {
+    pub(super) fn finish(&mut self, snapshot: &Snapshot, packet: &Packet) {
         match packet.step {
-            Step::Forward { out } => self.forward(packet, out),
+            Step::Forward { out } => self.forward(snapshot, packet, out),
             Step::Drop(reason) => self.drop_packet(packet, reason),
             Step::Lookup | Step::Related | Step::Gone => {}
         }
     }
 
     #[inline]
-    fn forward(&mut self, packet: &Packet, out: PortId) {
-        let Some(port) = self.parts.snapshot.port(out) else {
+    fn forward(&mut self, snapshot: &Snapshot, packet: &Packet, out: PortId) {
+        let Some(port) = snapshot.port(out) else {
             return self.drop_packet(packet, DropReason::PortGone);
         };
         let (mut mac, mtu, way) = (self.mac_for(port), port.mtu, Way::of(port));

@@ -147,7 +147,7 @@ impl Engine {
         if !is_established || !is_between_pods || !is_plain {
             return;
         }
-        debug_assert_eq!(entry.judged(), self.judged_now(source, destination));
+        debug_assert_eq!(entry.judged(), super::decide::judged_now(snapshot, source, destination));
         let flow_to_carry = CarriedFlow {
             key,
             source: source.id,

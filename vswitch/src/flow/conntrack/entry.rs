@@ -3,6 +3,7 @@
 //! A process may be killed between any two stores. `live` is written last when a flow is opened and first when it is
 //! forgotten, and a checksum covers what never changes while it lives; a record that fails either is discarded on adoption.
 
+use super::super::prefetch::prefetch;
 use super::{ASSURED_AFTER_MS, Touch, is_icmp_answer, tcp};
 use crate::packet::{FlowKey, L4};
 use penstock_api::artefact::protocol;
@@ -186,6 +187,14 @@ impl Entry {
         self.live.load(Ordering::Relaxed) == LIVE
     }
 
+    /// Asks for all three lines.
+    #[inline]
+    pub(super) fn prefetch_all(&self) {
+        prefetch(&self.live);
+        prefetch(&self.tuples[0]);
+        prefetch(&self.judged);
+    }
+
     /// Which flow of this slot's many: changes whenever the slot is given to another.
     #[inline]
     #[must_use]
@@ -312,8 +321,9 @@ impl Entry {
 
     pub(super) fn close(&mut self) {
         self.live.store(0, Ordering::Release);
-        // Stores that follow must not move before this one.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // Stores that follow must not move before this one, in the program: nobody reads along, and whoever is killed was
+        // killed between two instructions.
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
     /// Whether a record found in a file is one that was written whole; then it is made ready for this process.

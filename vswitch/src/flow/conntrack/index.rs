@@ -51,6 +51,16 @@ impl Index {
         }
     }
 
+    /// Whether a tuple with this hash can be there. A second pass: the lines should have arrived.
+    #[inline]
+    pub(super) fn may_have(&self, hash: u64) -> bool {
+        let tag = tag_of(hash);
+        self.homes(hash).into_iter().any(|home| {
+            let tags = &self.buckets[home].tags;
+            (0..PLACES).fold(false, |any, place| any | (tags[place] == tag))
+        })
+    }
+
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32, Side) -> bool) -> Option<(FlowId, Side)> {
         let tag = tag_of(hash);

@@ -221,6 +221,21 @@ impl Conntrack {
         self.index.prefetch(hash);
     }
 
+    /// Second pass over what is in no cache: if the tuple cannot be known, asks for the lines that [`Conntrack::insert`] will read and
+    /// write when it comes to the `nth` new flow from now.
+    #[inline]
+    pub fn prefetch_new(&self, key: &FlowKey, hash: u64, nth: usize) -> bool {
+        if self.index.may_have(hash) {
+            return false;
+        }
+        self.index.prefetch(self.hash(&key.reversed()));
+        let slot = self.free.len().checked_sub(nth + 1).and_then(|at| self.free.get(at));
+        if let Some(entry) = slot.and_then(|slot| self.records.get(*slot as usize)) {
+            entry.prefetch_all();
+        }
+        true
+    }
+
     /// Asks for the line [`Conntrack::touch`] will write.
     #[inline]
     pub fn prefetch_flow(&self, id: FlowId) {
