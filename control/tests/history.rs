@@ -1,121 +1,14 @@
 //! The table of ways in which others enforced policy wrongly over time and across kinds, a test for each row that the compiler
 //! decides. The row's number ends the name; `failures.rs` has NetworkPolicy's, and the switch's tests those that take frames.
 
+mod small_cluster;
+
+use penstock_api::EndpointId;
 use penstock_api::artefact::PodKey;
-use penstock_api::reference::{Question, judge_flow};
-use penstock_api::{Artefact, EndpointId};
-use penstock_control::compile::{Compiler, Enforcement, Limits, Options, PodToHost};
-use penstock_control::load::load_text;
-use penstock_control::objects::{Kind, Object, ObjectKey};
+use penstock_control::compile::{Enforcement, Limits, Options, PodToHost};
+use penstock_control::objects::Kind;
+use small_cluster::*;
 use std::net::IpAddr;
-use std::path::Path;
-
-const WEB: &str = "10.1.0.1";
-const DB: &str = "10.1.0.2";
-const OTHER: &str = "10.1.0.3";
-const OUTSIDE: &str = "192.0.2.1";
-const HOST: &str = "10.9.0.1";
-const REMOTE_NODE: &str = "10.9.0.2";
-const TCP: u8 = 6;
-const ICMP: u8 = 1;
-
-fn objects(text: &str) -> Vec<Object> {
-    let report = load_text(Path::new("test.yaml"), text);
-    assert_eq!(report.errors, [], "{text}");
-    report.objects.into_iter().map(|loaded| loaded.object).collect()
-}
-
-fn object(kind: &str, version: &str, name: &str, rest: &str) -> String {
-    let metadata = match name.split_once('/') {
-        Some((namespace, name)) => format!("name: {name}, namespace: {namespace}"),
-        None => format!("name: {name}"),
-    };
-    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {{{metadata}}}\n{rest}\n")
-}
-
-fn pod(name: &str, labels: &str, ip: &str) -> String {
-    object(
-        "Pod",
-        "v1",
-        name,
-        &format!("spec: {{containers: [{{name: c}}]}}\nstatus: {{phase: Running, podIP: {ip}}}"),
-    )
-    .replace("metadata: {", &format!("metadata: {{labels: {{{labels}}}, "))
-}
-
-fn knp(name: &str, spec: &str) -> String {
-    object("NetworkPolicy", "networking.k8s.io/v1", name, &format!("spec: {spec}"))
-}
-
-fn cnp(name: &str, spec: &str) -> String {
-    object("CiliumNetworkPolicy", "cilium.io/v2", name, &format!("spec: {spec}"))
-}
-
-fn ccnp(name: &str, spec: &str) -> String {
-    object("CiliumClusterwideNetworkPolicy", "cilium.io/v2", name, &format!("spec: {spec}"))
-}
-
-fn namespace(name: &str, labels: &str, phase: &str) -> String {
-    object("Namespace", "v1", name, &format!("status: {{phase: {phase}}}"))
-        .replace("metadata: {", &format!("metadata: {{labels: {{{labels}}}, "))
-}
-
-fn key(kind: Kind, name: &str) -> ObjectKey {
-    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-    ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() }
-}
-
-/// A cluster whose every change is compiled with a memory and without.
-struct Cluster(Compiler);
-
-impl Cluster {
-    fn new(text: &str) -> Self {
-        let mut compiler = Compiler::new();
-        compiler.set_host_addresses([HOST.parse().unwrap()]);
-        compiler.reset(objects(text));
-        compiler.attach_all_by_status();
-        Cluster(compiler)
-    }
-
-    /// a/web, a/db, b/other, and a node that is not this one.
-    fn usual(policies: &str) -> Self {
-        let node = object(
-            "Node",
-            "v1",
-            "far",
-            &format!("status: {{addresses: [{{type: InternalIP, address: {REMOTE_NODE}}}]}}"),
-        );
-        Cluster::new(
-            &(pod("a/web", "app: web", WEB)
-                + &pod("a/db", "app: db", DB)
-                + &pod("b/other", "app: web", OTHER)
-                + &node
-                + policies),
-        )
-    }
-
-    fn apply(&mut self, text: &str) {
-        objects(text).into_iter().for_each(|object| self.0.apply(object));
-    }
-
-    fn artefact(&self) -> Artefact {
-        let artefact = self.0.artefact();
-        artefact.validate().unwrap();
-        assert_eq!(artefact, self.0.artefact_afresh());
-        artefact
-    }
-
-    fn asks(&self, from: &str, to: &str, protocol: u8, port: u16) -> bool {
-        let question = Question { protocol, port, established: false };
-        judge_flow(&self.artefact(), from.parse().unwrap(), to.parse().unwrap(), question).is_allowed()
-    }
-
-    fn connects(&self, from: &str, to: &str) -> bool {
-        self.asks(from, to, TCP, 80)
-    }
-}
-
-const DENY_ALL: &str = "{podSelector: {}, policyTypes: [Ingress, Egress]}";
 
 #[test]
 fn a_pod_that_attaches_under_an_existing_deny_is_isolated_at_once_1() {

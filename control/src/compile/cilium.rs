@@ -136,10 +136,7 @@ impl Converter<'_> {
                         Ok(()) => {}
                         Err(Untold(why)) => {
                             self.note(rule.path.clone(), why);
-                            match denies {
-                                true => return Peers::Any,
-                                false => return Peers::nobody(),
-                            }
+                            return untold(denies);
                         }
                     }
                 }
@@ -159,9 +156,8 @@ impl Converter<'_> {
             CiliumPeers::Services(selectors) => {
                 selectors.iter().for_each(|selector| self.services(selector, &mut set));
             }
-            // Names are not learned yet, and a name without addresses matches nothing. None can be denied.
-            CiliumPeers::Fqdns(_) if denies => return Peers::Any,
-            CiliumPeers::Fqdns(_) => {}
+            // Names are not learned yet, and a name without addresses matches nothing.
+            CiliumPeers::Fqdns(_) => return untold(denies),
         }
         Peers::Some(set.canonical())
     }
@@ -317,6 +313,11 @@ impl Converter<'_> {
     fn note(&mut self, field: String, why: String) {
         self.not_enforced.push(NotEnforced { field, why });
     }
+}
+
+/// Peers that a rule names and nobody can tell.
+fn untold(denies: bool) -> Peers {
+    if denies { Peers::Any } else { Peers::nobody() }
 }
 
 /// Each requirement into the part of the labels it asks for.

@@ -91,7 +91,6 @@ pub(crate) struct ForcedRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForcedPeers {
     Any,
-    Nobody,
     Set(SetId),
 }
 
@@ -235,7 +234,6 @@ impl Questions {
     fn rule(&mut self, id: RuleId, rule: &Rule, is_egress: bool) -> ForcedRule {
         let peers = match &rule.peers {
             Peers::Any => ForcedPeers::Any,
-            Peers::Some(set) if set.is_nobody() => ForcedPeers::Nobody,
             Peers::Some(set) => ForcedPeers::Set(self.set(rule.denies, set)),
         };
         // A named port is looked up on the destination: for ingress that is the pod itself, for egress every peer.

@@ -4,7 +4,7 @@
 //! them is not installed, and what was enforced before stays.
 
 use penstock_api::Artefact;
-use penstock_api::artefact::Peers;
+use penstock_api::artefact::{Peers, Program};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -42,16 +42,17 @@ impl Limits {
     pub fn check(&self, artefact: &Artefact) -> Result<(), Overflow> {
         self.identities(artefact.identities.len())?;
         self.prefixes(artefact.prefixes.len())?;
-        let entries = artefact.programs.iter().flat_map(|program| &program.entries);
-        self.entries(entries.map(|entry| 1 + named(&entry.peers)).sum())
+        self.entries(artefact.programs.iter().map(size).sum())
     }
 }
 
-pub(crate) fn named(peers: &Peers) -> usize {
-    match peers {
+/// Lines of a program, and the identities they name, together.
+pub(crate) fn size(program: &Program) -> usize {
+    let named = program.entries.iter().map(|entry| match &entry.peers {
         Peers::Any => 0,
         Peers::Identities(ids) => ids.len(),
-    }
+    });
+    program.entries.len() + named.sum::<usize>()
 }
 
 fn check(what: &'static str, needed: usize, max: usize) -> Result<(), Overflow> {
@@ -68,4 +69,30 @@ pub struct Overflow {
     what: &'static str,
     needed: usize,
     max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_api::artefact::{Action, Entry, Service, tier};
+    use penstock_api::ids::{IdentityId, RuleId};
+
+    #[test]
+    fn a_line_counts_and_so_does_each_identity_it_names() {
+        let entry = |peers| Entry {
+            tier: tier::NORMAL,
+            priority: 0,
+            action: Action::Allow,
+            peers,
+            service: Service::Any,
+            established_only: false,
+            rule: RuleId(0),
+        };
+        let three = Peers::Identities((0..3).map(IdentityId).collect());
+        let program = Program { entries: vec![entry(Peers::Any), entry(three)], ..Program::default() };
+        let artefact = Artefact { programs: vec![program.clone(), program], ..Artefact::empty() };
+        let within = |entries_max| Limits { entries_max, ..Limits::NONE }.check(&artefact).is_ok();
+        assert!(within(10), "two programs of two lines and three identities");
+        assert!(!within(9));
+    }
 }

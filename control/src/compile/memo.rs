@@ -427,9 +427,7 @@ impl Epoch {
                 return;
             }
             prefixes.push(this);
-            if prefix.prefix_len() < prefix.max_prefix_len() {
-                around.push(this);
-            }
+            around.push(this);
         };
         let mut cuts = self.cuts.iter().peekable();
         for (address, placed) in &self.table {
@@ -463,4 +461,98 @@ fn forget<T: Eq + Hash>(all: &mut HashMap<T, usize>, one: T) -> bool {
         all.remove(&one);
     }
     was_last
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::compile::Compiler;
+    use crate::load::load_text;
+    use penstock_api::EndpointId;
+    use penstock_api::artefact::PodKey;
+    use std::path::Path;
+
+    const ADDRESS: &str = "10.1.0.1";
+
+    fn apply(compiler: &mut Compiler, text: &str) {
+        let report = load_text(Path::new("test.yaml"), text);
+        assert_eq!(report.errors, []);
+        report.objects.into_iter().for_each(|loaded| compiler.apply(loaded.object));
+    }
+
+    /// A pod whose port `http` is this one.
+    fn pod(name: &str, port: u16) -> String {
+        let address = if name == "here" { ADDRESS } else { "10.1.0.2" };
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: a}}, spec: {{containers: [{{name: c, ports: \
+             [{{name: http, containerPort: {port}}}]}}]}}, status: {{phase: Running, podIP: {address}}}}}"
+        )
+    }
+
+    /// Here and far, and a policy about both that asks for a port by name.
+    fn cluster(rule: &str) -> Compiler {
+        let mut compiler = Compiler::new();
+        let policy = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: a}}, spec: \
+             {{podSelector: {{}}, {rule}: [{{ports: [{{port: http}}]}}]}}}}"
+        );
+        apply(&mut compiler, &policy);
+        apply(&mut compiler, &pod("here", 1));
+        apply(&mut compiler, &pod("far", 1));
+        compiler.attach(EndpointId(1), PodKey::new("a", "here"), [ADDRESS.parse().unwrap()]);
+        drop(compiler.artefact());
+        compiler
+    }
+
+    fn peers(compiler: &Compiler) -> usize {
+        compiler.memo.borrow().epoch.as_ref().expect("there was an artefact").peers.len()
+    }
+
+    fn programs(compiler: &Compiler) -> usize {
+        let memo = compiler.memo.borrow();
+        memo.epoch.as_ref().and_then(|epoch| epoch.written.as_ref()).expect("it was written").programs.len()
+    }
+
+    #[test]
+    fn what_a_change_does_not_speak_of_is_kept() {
+        let mut compiler = cluster("egress");
+        apply(&mut compiler, &pod("far", 2));
+        drop(compiler.artefact());
+        let before = peers(&compiler);
+        apply(&mut compiler, &pod("far", 3));
+        drop(compiler.artefact());
+        assert!(
+            peers(&compiler) > before,
+            "the rules are the same: what they found true before is remembered"
+        );
+
+        let mut compiler = cluster("ingress");
+        let before = programs(&compiler);
+        apply(&mut compiler, &pod("here", 2));
+        drop(compiler.artefact());
+        assert!(programs(&compiler) > before, "who is who is the same: the programs before are remembered");
+    }
+
+    #[test]
+    fn what_is_remembered_of_those_who_have_gone_does_not_pile_up() {
+        let mut compiler = cluster("egress");
+        for port in 1..12_000 {
+            apply_far(&mut compiler, port);
+            drop(compiler.artefact());
+            assert!(peers(&compiler) < 10_020, "{}", peers(&compiler));
+        }
+        let mut compiler = cluster("ingress");
+        for port in 1..200 {
+            apply(&mut compiler, &pod("here", port));
+            drop(compiler.artefact());
+            assert!(programs(&compiler) < 75, "{}", programs(&compiler));
+        }
+    }
+
+    /// As [`apply`] of the far pod, without reading text.
+    fn apply_far(compiler: &mut Compiler, port: u16) {
+        let name = ("a".to_owned(), "far".to_owned());
+        let mut far = compiler.state.pods.get(&name).expect("it is there").clone();
+        far.ports[0].port = port;
+        compiler.apply(crate::objects::Object::Pod(far));
+    }
 }

@@ -3,7 +3,7 @@
 use super::Options;
 use super::force::{Force, ForcedPeers, ForcedRule, OWN_NODE, POD_TO_HOST, PartId};
 use super::identity::Classes;
-use super::limits::{Limits, Overflow, named};
+use super::limits::{self, Limits, Overflow};
 use super::rule::{Port, PortName, Ports};
 use super::state::named_ports;
 use super::{Enforcement, PodToHost};
@@ -73,7 +73,7 @@ impl<'f> Writer<'f> {
         let program = match self.cache.by_content.get(&program) {
             Some(known) => known.clone(),
             None => {
-                self.cache.size += program.entries.iter().map(|entry| 1 + named(&entry.peers)).sum::<usize>();
+                self.cache.size += limits::size(&program);
                 self.limits.entries(self.cache.size)?;
                 self.cache.by_content.insert(program.clone());
                 program
@@ -136,9 +136,9 @@ impl<'f> Writer<'f> {
     fn rule(&self, rule: &ForcedRule, direction: Direction, pod: &Pod, entries: &mut Vec<Entry>) {
         let peers = match rule.peers {
             ForcedPeers::Any => Peers::Any,
-            ForcedPeers::Nobody => return,
             ForcedPeers::Set(set) => Peers::Identities(self.classes.by_set[set.0 as usize].clone()),
         };
+        // Nobody there is, or nobody at all.
         if peers == Peers::Identities(Vec::new()) {
             return;
         }
