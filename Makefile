@@ -9,6 +9,7 @@
 #   make conformance   others' policy cases, simulated, as frames and between pods, where their corpus is at hand (root)
 #   make lint          formatting, clippy, dependencies
 #   make bench         the switch beside every peer this machine has (penstock-perf compare): a table and a page
+#   make mutants       breaks the policy lookup and compiler in one place after another: does a test notice? (hours; cargo-mutants)
 #   make setup         what the others need and this machine has not
 
 SHELL := /bin/bash
@@ -22,7 +23,7 @@ ifneq ($(SUDO),)
 export CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build demo demo-remove test oracle vm vm-setup vm-one conformance lint bench bench-smoke clean
+.PHONY: help setup build demo demo-remove test oracle vm vm-setup vm-one conformance lint bench bench-smoke mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -115,6 +116,11 @@ bench: build
 bench-smoke:
 	cargo build --workspace --bins
 	$(SUDO) target/debug/penstock-perf compare --smoke
+
+# What is broken, and what nobody could notice: .cargo/mutants.toml. The random batches are smaller than usual.
+mutants:
+	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is not installed: 'cargo install cargo-mutants'"; exit 1; }
+	PENSTOCK_CLUSTERS=100 cargo mutants
 
 clean:
 	cargo clean
