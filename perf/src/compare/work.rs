@@ -50,6 +50,13 @@ pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
         duration: Duration::from_millis(arguments.transfer_ms),
         cpu: LOAD_CPU,
     };
+    // Every flow is shown to the path first: what is measured is how it carries them, not how it learns of them.
+    let learning = LoadPlan {
+        warm_up: Duration::ZERO,
+        duration: Duration::from_millis(arguments.transfer_ms.min(1000)),
+        ..plan
+    };
+    load::run(from, to, subject.next_hop(), &learning)?;
     let before = subject.sent_by_userspace()?;
     let arrived = load::run(from, to, subject.next_hop(), &plan)?;
     let after = subject.sent_by_userspace()?;
