@@ -58,3 +58,15 @@ fn the_files_an_operator_is_told_of_are_the_ones_that_are_used() {
         assert!(text.contains(&file.display().to_string()), "operating.md does not name {}", file.display());
     }
 }
+
+#[test]
+fn every_make_target_an_operator_is_told_of_is_there() {
+    let makefile = std::fs::read_to_string(format!("{}/../Makefile", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let text = page("operating.md");
+    let targets: Vec<&str> =
+        text.split("`make ").skip(1).filter_map(|rest| rest.split(['`', ' ']).next()).collect();
+    assert!(targets.contains(&"vm"), "{targets:?}");
+    for target in targets {
+        assert!(makefile.contains(&format!("\n{target}:")), "the Makefile has no target {target}");
+    }
+}
