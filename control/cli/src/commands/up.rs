@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Old kernels take seconds to verify the programs, on an emulated or overloaded machine many.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_LINES: usize = 15;
 
