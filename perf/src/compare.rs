@@ -11,6 +11,7 @@ mod seen;
 mod verdict;
 mod work;
 
+use crate::subjects::direct::Sending;
 use crate::subjects::loops::Loop;
 use crate::subjects::ours::{self, Ours, Shortcut};
 use crate::subjects::{self as names, Subject, bridge, child, direct, ground, ovs, redirect, testpmd};
@@ -74,8 +75,8 @@ impl Arguments {
 type Subjects = Vec<Box<dyn Subject>>;
 
 /// Short names, in the order of turns. The baseline is first.
-const SHORT: [&str; 9] =
-    ["bridge", "redirect", "userspace", "shortcut", "direct", "loop", "loop-afxdp", "ovs", "testpmd"];
+const SHORT: [&str; 10] =
+    ["bridge", "redirect", "userspace", "shortcut", "direct", "bulk", "loop", "loop-afxdp", "ovs", "testpmd"];
 const FROM_MEMORY: [&str; 2] = ["engine", "ovs-dpdk"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
@@ -199,7 +200,8 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
             "redirect" => Box::new(redirect::RedirectPeer::make()?),
             "userspace" => Box::new(ours(Shortcut::Off)?),
             "shortcut" => Box::new(ours(Shortcut::On)?),
-            "direct" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports)?),
+            "direct" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Ring)?),
+            "bulk" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Bulk)?),
             "loop" => Box::new(Loop::with_xsk_rs(WORKER_CPU)?),
             "loop-afxdp" => Box::new(Loop::with_afxdp(WORKER_CPU)?),
             "ovs" => Box::new(ovs::Ovs::make(WORKER_CPU)?),
@@ -212,6 +214,7 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
         names::USERSPACE,
         names::SHORTCUT,
         names::DIRECT,
+        names::BULK,
         names::LOOP,
         names::LOOP_AFXDP,
         names::OVS,
@@ -264,7 +267,7 @@ fn clean_up_when_interrupted() -> Result<()> {
     std::thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
             eprintln!("\ncompare: {signal}, cleaning up");
-            for instance in [ours::INSTANCES[0], ours::INSTANCES[1], direct::INSTANCE] {
+            for instance in ours::INSTANCES.into_iter().chain(direct::INSTANCES) {
                 let _ = Lab::remove_instance(instance);
             }
             ground::remove_own();

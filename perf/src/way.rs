@@ -89,9 +89,12 @@ impl WayArguments {
         let ports = [ECHO_PORT, DESTINATION_PORT];
         let kind = match self.over {
             Over::Penstock => Kind::Switch(Box::new(self.switch(mtu.max(MTU_USUAL), flows_max)?)),
-            Over::Direct => {
-                Kind::Other(Box::new(direct::Direct::make(self.worker_cpu, FIXED_RULES, &ports)?))
-            }
+            Over::Direct => Kind::Other(Box::new(direct::Direct::make(
+                self.worker_cpu,
+                FIXED_RULES,
+                &ports,
+                direct::Sending::Ring,
+            )?)),
             Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make()?)),
             Over::Redirect => Kind::Other(Box::new(redirect::RedirectPeer::make()?)),
             Over::Loop => Kind::Other(Box::new(loops::Loop::with_xsk_rs(self.worker_cpu)?)),

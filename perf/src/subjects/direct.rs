@@ -17,13 +17,21 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) const INSTANCE: &str = "pt-direct";
+/// How frames leave it: one by one by the socket's ring, or many with one system call when there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    Ring,
+    Bulk,
+}
+
+pub(crate) const INSTANCES: [&str; 2] = ["pt-direct", "pt-bulk"];
 const PODS: [(&str, u8); 2] = [("source", 201), ("sink", 202)];
 
 #[derive(Debug)]
 pub(crate) struct Direct {
     places: [Place; 2],
     lab: Lab,
+    sending: Sending,
     process: u32,
     rules: usize,
     drops: Vec<(DropReason, u64)>,
@@ -32,25 +40,31 @@ pub(crate) struct Direct {
 
 impl Direct {
     /// As [`super::ours::Ours::make`].
-    pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16]) -> Result<Direct> {
+    pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16], sending: Sending) -> Result<Direct> {
+        let instance = INSTANCES[usize::from(sending == Sending::Bulk)];
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("vswitch.toml");
         std::fs::write(&config, "")?;
+        let mut switch_arguments =
+            ["--cpus", &cpu.to_string(), "--shortcut", "off"].map(String::from).to_vec();
+        if sending == Sending::Bulk {
+            switch_arguments.push("--bulk-transmit=true".to_owned());
+        }
         let options = LabOptions {
-            instance: Some(INSTANCE.to_owned()),
+            instance: Some(instance.to_owned()),
             workers: Some(1),
             polling: Some(Polling::Busy),
             switch_config: Some(config.clone()),
-            switch_arguments: ["--cpus", &cpu.to_string(), "--shortcut", "off"].map(String::from).to_vec(),
+            switch_arguments,
             ..LabOptions::default()
         };
-        let lab = Lab::start("direct", options)?;
+        let lab = Lab::start(&instance[3..], options)?;
         lab.try_apply("policy", &policy(rules, ports))?;
         let (mut places, mut toml) = (Vec::new(), String::new());
         for (pod, last) in PODS {
             lab.declare_pod("bench", pod, &[("app", pod)])?;
             let (address, mac) = (Ipv4Addr::new(10, 244, 0, last), [2, 0, 0, 0, 1, last]);
-            places.push(appliance(&lab, pod, address, mac)?);
+            places.push(appliance(&lab, pod, address, mac, sending)?);
             let _ = write!(
                 toml,
                 "[[direct]]\ninterface = \"{pod}\"\nmode = \"native\"\naddresses = [\"{address}\"]\nmac = \
@@ -66,7 +80,7 @@ impl Direct {
         let process = lab.status()?.pid;
         let drops = lab.all_drops()?;
         let places = <[Place; 2]>::try_from(places).ok().context("two pods")?;
-        Ok(Direct { places, process, rules, drops, lab, _dir: dir })
+        Ok(Direct { places, process, rules, drops, lab, sending, _dir: dir })
     }
 }
 
@@ -86,8 +100,8 @@ fn wait(what: &str, is_done: impl Fn() -> Result<bool>) -> Result<()> {
 }
 
 /// A pod nobody's plugin made: it knows its address and its gateway, and completes its checksums, for a wire does not.
-fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<Place> {
-    let netns = Netns::create(&format!("{INSTANCE}-p-{name}"))?;
+fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6], sending: Sending) -> Result<Place> {
+    let netns = Netns::create(&format!("{}-p-{name}", lab.instance()))?;
     let host = Netlink::open_in(lab.host().netns())?;
     let spec = VethSpec {
         peer_mac: Some(mac),
@@ -99,6 +113,10 @@ fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<P
     let outside = host.create_veth(&spec)?.index;
     let _ = netns.run(|| sysctl::set("net/ipv6/conf/default/disable_ipv6", "1"))?;
     netns.run(|| offload::set("eth0", "tx", false))??;
+    if sending == Sending::Bulk {
+        // Frames in bulk are received by NAPI or not at all.
+        netns.run(|| offload::set("eth0", "gro", true))??;
+    }
     let inside = Netlink::open_in(&netns)?;
     let eth0 = inside.existing("eth0")?.index;
     inside.add_address(eth0, IpAddr::from(address).into(), true)?;
@@ -117,11 +135,18 @@ fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<P
 
 impl Subject for Direct {
     fn name(&self) -> &'static str {
-        super::DIRECT
+        match self.sending {
+            Sending::Ring => super::DIRECT,
+            Sending::Bulk => super::BULK,
+        }
     }
 
     fn describe(&self) -> String {
-        format!("as penstock, {} rules each way, the pods' veths as native AF_XDP ports", self.rules)
+        let how = match self.sending {
+            Sending::Ring => "",
+            Sending::Bulk => "; bulk_transmit, GRO on at the pods",
+        };
+        format!("as penstock, {} rules each way, the pods' veths as native AF_XDP ports{how}", self.rules)
     }
 
     fn places(&self) -> [&Place; 2] {
