@@ -11,20 +11,18 @@ mod seen;
 mod verdict;
 mod work;
 
+use crate::figures::{Document, Output};
+use crate::interrupt;
+use crate::placement::{self, LOAD_CPU, WORKER_CPU};
+use crate::progress::Progress;
 use crate::subjects::direct::Sending;
 use crate::subjects::loops::Loop;
-use crate::subjects::ours::{self, Ours, Shortcut};
+use crate::subjects::ours::{Ours, Shortcut};
 use crate::subjects::{self as names, Subject, bridge, child, direct, ground, ovs, redirect, testpmd};
-use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{SigSet, Signal};
-use penstock_lab::Lab;
-pub(crate) use report::number;
-use report::{Account, Report, Skipped};
+use anyhow::{Result, ensure};
+use report::Report;
 use seen::Seen;
 use std::path::PathBuf;
-
-pub(crate) const LOAD_CPU: usize = 0;
-pub(crate) const WORKER_CPU: usize = 1;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -36,7 +34,7 @@ pub(crate) struct Arguments {
     transfer_ms: u64,
     /// Questions of each measurement of latency.
     #[arg(long, default_value_t = 5000, value_name = "N")]
-    questions: usize,
+    questions: u64,
     /// Flows of the UDP load.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000))]
     flows: u64,
@@ -60,19 +58,28 @@ pub(crate) struct Arguments {
     save: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 impl Arguments {
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 }
 
-type Subjects = Vec<Box<dyn Subject>>;
+/// Whoever stands still outside its turn is continued before it is removed: a program that is stopped does not hear that it is to
+/// end.
+#[derive(Default)]
+struct Subjects(Vec<Box<dyn Subject>>);
+
+impl Subjects {
+    fn set_running(&self, running: bool) -> Result<()> {
+        self.0.iter().try_for_each(|subject| subject.set_running(running))
+    }
+}
+
+impl Drop for Subjects {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|subject| drop(subject.set_running(true)));
+    }
+}
 
 /// Short names, in the order of turns. The baseline is first.
 const SHORT: [&str; 10] =
@@ -98,99 +105,94 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > WORKER_CPU),
         "two CPUs are needed: one for the load, one for what is measured"
     );
-    clean_up_when_interrupted()?;
+    interrupt::listen()?;
     ground::sweep();
     child::favour(std::process::id());
+    let mut document = Document::new("compare");
+    document.placement = placement::between_pods(LOAD_CPU, WORKER_CPU);
+    document.method = format!(
+        "{} rounds, subjects in turns; between pods {} ms each, {} flows of 60-byte frames (64 with a wire's checksum), \
+         {} rules each way; from memory the same frames for both sides",
+        arguments.rounds, arguments.transfer_ms, arguments.flows, arguments.rules,
+    );
+    let between_pods_steps =
+        SHORT.iter().filter(|short| arguments.wants(short)).count() * (1 + arguments.rounds.max(1));
+    let mut progress = Progress::of("compare", between_pods_steps + memory::steps(arguments));
     let mut seen = Seen::default();
-    let (mut accounts, mut skipped) = between_pods(arguments, &mut seen)?;
-    let (more_accounts, more_skipped) = memory::measure(arguments, &mut seen)?;
-    accounts.extend(more_accounts);
-    skipped.extend(more_skipped);
-    let mut report = Report {
-        kind: report::KIND.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: machine(),
-        method: format!(
-            "{} rounds, subjects in turns; between pods {} ms each, {} flows of 60-byte frames (64 with a wire's checksum), \
-             {} rules each way; from memory the same frames for both sides{}",
-            arguments.rounds,
-            arguments.transfer_ms,
-            arguments.flows,
-            arguments.rules,
-            if cfg!(debug_assertions) { "; NOT OPTIMISED, our figures mean nothing" } else { "" }
-        ),
-        placement: format!(
-            "CPU {LOAD_CPU}: load, sink, TCP ends (where not said otherwise), and the kernel's work for them; CPU \
-             {WORKER_CPU}: the one polling thread or pipeline"
-        ),
-        subjects: accounts,
-        skipped,
-        rows: seen.rows(),
-        verdicts: Vec::new(),
-    };
+    between_pods(arguments, &mut seen, &mut document, &mut progress)?;
+    memory::measure(arguments, &mut seen, &mut document, &mut progress)?;
+    drop(progress);
+    let mut report = Report { rows: seen.rows(), verdicts: Vec::new() };
     verdict::judge(&mut report);
+    report.fill(&mut document);
     if let Some(file) = &arguments.save {
-        let json = serde_json::to_string_pretty(&report)?;
-        std::fs::write(file, json).with_context(|| file.display().to_string())?;
+        document.save(file)?;
     }
     match arguments.output {
-        Output::Table => report.print(),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Table => report.print(&document),
+        Output::Json => document.print(Output::Json)?,
     }
-    for verdict in report.verdicts.iter().filter(|verdict| verdict.is_missed()) {
-        eprintln!("compare: not reached: {}: {}", verdict.what, verdict.words());
-    }
-    Ok(arguments.smoke || !report.verdicts.iter().any(report::Verdict::is_missed))
+    Ok(arguments.smoke || document.is_reached())
 }
 
 /// Pods, and everything that can be between them.
-fn between_pods(arguments: &Arguments, seen: &mut Seen) -> Result<(Vec<Account>, Vec<Skipped>)> {
-    let (mut subjects, mut skipped) = make(arguments)?;
-    for subject in &subjects {
+fn between_pods(
+    arguments: &Arguments,
+    seen: &mut Seen,
+    document: &mut Document,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut subjects = make(arguments, document, progress)?;
+    for subject in &subjects.0 {
         subject.process().into_iter().for_each(child::favour);
-        work::prepare(&**subject)?;
-        subject.set_running(false)?;
+        work::prepare(&**subject);
     }
+    subjects.set_running(false)?;
     for round in 1..=arguments.rounds.max(1) {
-        let mut left = Subjects::new();
-        for mut subject in subjects {
-            let said = format!("round {round}/{}: {}", arguments.rounds, subject.name());
-            match turn(&mut *subject, arguments, seen, &said) {
-                Ok(()) => left.push(subject),
-                Err(error) if subject.name().starts_with("penstock") => return Err(error.context(said)),
+        let mut nth = 0;
+        while let Some(subject) = subjects.0.get_mut(nth) {
+            let name = subject.name();
+            let said = format!("round {round}/{}: {name}", arguments.rounds);
+            progress.step(&said)?;
+            match turn(&mut **subject, arguments, seen, progress, &said) {
+                Ok(()) => nth += 1,
+                Err(error) if interrupt::is_wanted() || name.starts_with("penstock") => {
+                    return Err(error.context(said));
+                }
                 // A peer that fails is a peer less.
                 Err(error) => {
-                    eprintln!("compare: {} is left out from here: {error:#}", subject.name());
-                    let reason = format!("failed in round {round}: {error:#}");
-                    skipped.push(Skipped { subject: subject.name().to_owned(), reason });
+                    progress.say(&format!("{name} is left out from here: {error:#}"));
+                    document.skip(name, format!("failed in round {round}: {error:#}"));
+                    drop(Subjects(vec![subjects.0.remove(nth)]));
                 }
             }
         }
-        subjects = left;
     }
-    let accounts =
-        subjects.iter().map(|s| Account { subject: s.name().to_owned(), is: s.describe() }).collect();
-    // Continued, so that they can end in an orderly way.
-    for subject in &subjects {
-        subject.set_running(true)?;
-    }
-    Ok((accounts, skipped))
+    subjects.0.iter().for_each(|subject| document.add_subject(names::account(&**subject)));
+    Ok(())
 }
 
-fn turn(subject: &mut dyn Subject, arguments: &Arguments, seen: &mut Seen, round: &str) -> Result<()> {
+fn turn(
+    subject: &mut dyn Subject,
+    arguments: &Arguments,
+    seen: &mut Seen,
+    progress: &Progress,
+    round: &str,
+) -> Result<()> {
     subject.set_running(true)?;
     let works: [(&str, work::Measure); 2] = [("UDP", work::udp), ("TCP", work::tcp)];
     let wanted = if arguments.udp_only { &works[..1] } else { &works[..] };
     for (what, measure) in wanted {
+        interrupt::check()?;
         let said = measure(subject, arguments, seen)?;
         let said: Vec<String> = [said, subject.drops()].into_iter().filter(|s| !s.is_empty()).collect();
-        eprintln!("compare: {round}: {what}: {}", said.join("; "));
+        progress.say(&format!("{round}: {what}: {}", said.join("; ")));
     }
     subject.set_running(false)
 }
 
 /// Everything that can be measured here, and why the rest cannot. Our own have to work.
-fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
+fn make(arguments: &Arguments, document: &mut Document, progress: &mut Progress) -> Result<Subjects> {
     let rules = usize::from(arguments.rules);
     let ports = work::ports();
     let ours = |shortcut| Ours::make(WORKER_CPU, rules, &ports, shortcut);
@@ -220,60 +222,27 @@ fn make(arguments: &Arguments) -> Result<(Subjects, Vec<Skipped>)> {
         names::OVS,
         names::TESTPMD,
     ];
-    let (mut subjects, mut skipped) = (Subjects::new(), Vec::new());
+    let mut subjects = Subjects::default();
     for (short, name) in SHORT.into_iter().zip(full) {
         if !arguments.wants(short) {
             continue;
         }
-        eprintln!("compare: setting up {name}");
+        progress.step(&format!("setting up {name}"))?;
         match one(short) {
             Ok(subject) => {
                 // Whoever polls without end stands still while the next is made.
                 subject.set_running(false)?;
-                subjects.push(subject);
+                subjects.0.push(subject);
             }
             Err(error) if name.starts_with("penstock") => {
                 return Err(error.context(name));
             }
             Err(error) => {
-                eprintln!("compare: {name} is skipped: {error:#}");
-                skipped.push(Skipped { subject: name.to_owned(), reason: format!("{error:#}") });
+                progress.say(&format!("{name} is skipped: {error:#}"));
+                document.skip(name, format!("{error:#}"));
             }
         }
     }
-    for subject in &subjects {
-        subject.set_running(true)?;
-    }
-    Ok((subjects, skipped))
-}
-
-fn machine() -> String {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let count = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let virtual_machine = if cpus.contains(" hypervisor") { ", a virtual machine" } else { "" };
-    format!(
-        "{count} CPUs{}{virtual_machine}, Linux {}",
-        model.trim_start_matches([' ', '\t']),
-        release.trim()
-    )
-}
-
-fn clean_up_when_interrupted() -> Result<()> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Every thread that is started later inherits this: only the waiting one hears them.
-    signals.thread_block().context("signals cannot be blocked")?;
-    std::thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            eprintln!("\ncompare: {signal}, cleaning up");
-            for instance in ours::INSTANCES.into_iter().chain(direct::INSTANCES) {
-                let _ = Lab::remove_instance(instance);
-            }
-            ground::remove_own();
-            // The peers' programs end with this process.
-            std::process::exit(130);
-        }
-    });
-    Ok(())
+    subjects.set_running(true)?;
+    Ok(subjects)
 }

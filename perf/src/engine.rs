@@ -6,11 +6,11 @@
 
 mod measure;
 
+use crate::figures::{Bound, Document, Figure, Output, Ratio, Spread, Verdict};
+use crate::placement::{self, on_cpu};
+use crate::progress::Progress;
 use anyhow::Result;
-use comfy_table::{ContentArrangement, Table, presets};
 pub(crate) use measure::{Bench, Kind, bare};
-use serde::Serialize;
-use std::io::{IsTerminal, Write};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -33,12 +33,6 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 /// The policies open every flow's destination port, or there are none.
 fn rules(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -53,7 +47,7 @@ const FEW_FLOWS: usize = 1_000;
 const MANY_RULES: usize = 10_000;
 
 /// One thing to be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) kind: Kind,
     /// Of new flows: as many are opened in one measurement, and none is known when it begins.
@@ -63,6 +57,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Says of a figure what it is of.
+    pub(crate) fn mark(self, figure: Figure) -> Figure {
+        figure.at("frames", self.kind.words()).at("flows", self.flows).at("rules", self.rules)
+    }
+
     /// The pipeline, with its flows.
     pub(crate) fn prepare(self) -> Result<Bench> {
         Bench::new(crate::policy::pair(self.rules)?, pods(), self.kind, self.flows)
@@ -82,109 +81,85 @@ fn pods() -> [[u8; 4]; 2] {
     })
 }
 
-/// Million frames a second.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Rate {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-    pub(crate) rounds: Vec<f64>,
-}
-
-impl Rate {
-    fn of(rounds: Vec<f64>) -> Rate {
-        let mut sorted = rounds.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
-        Rate { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)), rounds }
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    #[serde(flatten)]
-    pub(crate) case: Case,
-    pub(crate) mpps: Rate,
-    pub(crate) ns_per_frame: f64,
-    /// By stage, in the order of the pipeline.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) stages_ns: Vec<(String, f64)>,
-}
-
-/// One figure beside another of the same run.
-#[derive(Debug, Serialize)]
-pub(crate) struct Ratio {
-    pub(crate) what: String,
-    pub(crate) value: f64,
-    pub(crate) at_least: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    /// Of a frame without the wire's checksum.
-    pub(crate) frame_bytes: usize,
-    pub(crate) rows: Vec<Row>,
-    /// The memory ports with nothing between them.
-    pub(crate) bare: Rate,
-    pub(crate) ratios: Vec<Ratio>,
-}
-
-impl Report {
-    pub(crate) fn median(&self, case: Case) -> Option<f64> {
-        self.rows.iter().find(|row| row.case == case).map(|row| row.mpps.median)
-    }
+/// A case, and what was measured of it.
+struct Row {
+    case: Case,
+    /// Million frames a second.
+    mpps: Spread,
+    /// Nanoseconds per frame by stage, in the order of the pipeline.
+    stages: Vec<(String, f64)>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let report = report(arguments)?;
-    match arguments.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Table => print(&report),
-    }
-    let mut is_reached = true;
-    for ratio in &report.ratios {
-        if ratio.at_least.is_some_and(|least| ratio.value < least) {
-            eprintln!("engine: not reached: {}", ratio.what);
-            is_reached = false;
-        }
-    }
-    Ok(is_reached)
+    let cpu = placement::memory_cpu();
+    let mut document = Document::new("engine");
+    document.placement = placement::from_memory(cpu);
+    document.method = format!(
+        "{} rounds, cases in turns, {} frames of {} bytes each, copied in and let go where they leave; connection tracking on",
+        arguments.rounds,
+        arguments.frames,
+        measure::FRAME_LEN
+    );
+    let (rows, bare) = on_cpu(cpu, || measured(arguments))?;
+    document.figures = figures(&rows, bare);
+    (document.ratios, document.verdicts) = ratios(&rows, arguments);
+    document.print(arguments.output)?;
+    Ok(document.is_reached())
 }
 
-/// Every case of the arguments, round by round.
-pub(crate) fn report(arguments: &Arguments) -> Result<Report> {
+/// Every case of the arguments, round by round, and the memory ports with nothing between them.
+fn measured(arguments: &Arguments) -> Result<(Vec<Row>, Spread)> {
     let cases = cases(arguments);
-    let mut progress = Progress::new(cases.len() * (arguments.rounds.max(1) + 1));
+    let rounds = arguments.rounds.max(1);
+    let stages = usize::from(arguments.stages);
+    let mut progress = Progress::of("engine", cases.len() * (rounds + 1 + stages));
     let mut benches = Vec::new();
     for case in &cases {
-        progress.step(&format!("opening flows: {}", words(*case)));
+        progress.step(&format!("opening flows: {}", words(*case)))?;
         let mut bench = case.prepare()?;
         // Once for nothing: memory is touched, and what grows has grown.
         bench.measure(arguments.frames)?;
         benches.push((*case, bench, Vec::new()));
     }
     let mut bare = Vec::new();
-    for _ in 0..arguments.rounds.max(1) {
+    for _ in 0..rounds {
         bare.push(measure::bare(FEW_FLOWS, arguments.frames)?);
         for (case, bench, rates) in &mut benches {
-            progress.step(&words(*case));
+            progress.step(&words(*case))?;
             rates.push(bench.measure(arguments.frames)?);
         }
     }
-    progress.end();
-    let rows = benches
-        .into_iter()
-        .map(|(case, mut bench, rates)| {
-            let mpps = Rate::of(rates);
-            let stages_ns = if arguments.stages { bench.stages(arguments.frames)? } else { Vec::new() };
-            Ok(Row { case, ns_per_frame: 1e3 / mpps.median, mpps, stages_ns })
-        })
-        .collect::<Result<_>>()?;
-    let mut report =
-        Report { frame_bytes: measure::FRAME_LEN, rows, bare: Rate::of(bare), ratios: Vec::new() };
-    report.ratios = ratios(&report, arguments);
-    Ok(report)
+    let row = |(case, mut bench, rates): (Case, Bench, Vec<f64>)| {
+        let mut stages = Vec::new();
+        if arguments.stages {
+            progress.step(&format!("by stage: {}", words(case)))?;
+            stages = bench.stages(arguments.frames)?;
+        }
+        Ok(Row { case, mpps: Spread::of(rates), stages })
+    };
+    Ok((benches.into_iter().map(row).collect::<Result<_>>()?, Spread::of(bare)))
 }
+
+fn figures(rows: &[Row], bare: Spread) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for Row { case, mpps, .. } in rows {
+        let note = format!("{:.0} ns a frame", 1e3 / mpps.median);
+        figures.push(case.mark(Figure::of(FROM_MEMORY, "Mpps", mpps.samples.clone()).note(note)));
+    }
+    let note = format!("the memory ports alone, {:.0} ns a frame", 1e3 / bare.median);
+    figures.push(
+        Figure::of(FROM_MEMORY, "Mpps", bare.samples).at("frames", "bare").at("flows", FEW_FLOWS).note(note),
+    );
+    for Row { case, stages, .. } in rows {
+        let stage =
+            |(stage, nanos): &(String, f64)| case.mark(Figure::one("stage", "ns", *nanos)).at("stage", stage);
+        figures.extend(stages.iter().map(stage));
+    }
+    figures
+}
+
+/// What figures of frames from memory are called, here and beside peers.
+pub(crate) const FROM_MEMORY: &str = "from memory";
 
 fn cases(arguments: &Arguments) -> Vec<Case> {
     let rules = arguments.rules;
@@ -213,7 +188,8 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
 const NEW_FLOWS: usize = 100_000;
 const NEW_FLOWS_MIN: usize = 10_000;
 
-fn ratios(report: &Report, arguments: &Arguments) -> Vec<Ratio> {
+fn ratios(rows: &[Row], arguments: &Arguments) -> (Vec<Ratio>, Vec<Verdict>) {
+    let median = |case: Case| rows.iter().find(|row| row.case == case).map(|row| row.mpps.median);
     let hit = |flows| Case { kind: Kind::Hit, flows, rules: arguments.rules };
     let ruled = |kind, flows, rules| Case { kind, flows, rules };
     let wanted = [
@@ -237,96 +213,19 @@ fn ratios(report: &Report, arguments: &Arguments) -> Vec<Ratio> {
             None,
         ),
     ];
-    wanted
-        .into_iter()
-        .filter_map(|(what, one, other, at_least)| {
-            let value = report.median(one)? / report.median(other)?;
-            Some(Ratio { what: what.to_owned(), value, at_least })
-        })
-        .collect()
+    let (mut ratios, mut verdicts) = (Vec::new(), Vec::new());
+    for (what, one, other, at_least) in wanted {
+        let Some((value, to)) = median(one).zip(median(other)) else { continue };
+        let value = value / to;
+        let (of, to) = (words(one), words(other));
+        ratios.push(Ratio { what: what.to_owned(), of, to, value, known: None });
+        verdicts.extend(at_least.map(|least| Verdict::of(what, value, Bound::AtLeast(least))));
+    }
+    (ratios, verdicts)
 }
 
 fn words(case: Case) -> String {
-    let what = match case.kind {
-        Kind::Hit => "hits",
-        Kind::Miss => "misses of known flows",
-        Kind::New => "new flows",
-    };
-    format!("{what}, {} flows, {} rules", case.flows, case.rules)
-}
-
-fn print(report: &Report) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["what", "flows", "rules", "Mpps", "from - to", "ns/frame"]);
-    for Row { case, mpps, ns_per_frame, .. } in &report.rows {
-        let what = match case.kind {
-            Kind::Hit => "hit",
-            Kind::Miss => "miss, flow known",
-            Kind::New => "new flow",
-        };
-        table.add_row([
-            what.to_owned(),
-            case.flows.to_string(),
-            case.rules.to_string(),
-            format!("{:.2}", mpps.median),
-            format!("{:.2} - {:.2}", mpps.min, mpps.max),
-            format!("{ns_per_frame:.0}"),
-        ]);
-    }
-    let bare = &report.bare;
-    table.add_row([
-        "memory ports alone".to_owned(),
-        FEW_FLOWS.to_string(),
-        String::new(),
-        format!("{:.2}", bare.median),
-        format!("{:.2} - {:.2}", bare.min, bare.max),
-        format!("{:.0}", 1e3 / bare.median),
-    ]);
-    println!("{table}\n");
-    let mut stages = Table::new();
-    stages.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if let Some(first) = report.rows.iter().find(|row| !row.stages_ns.is_empty()) {
-        let names = first.stages_ns.iter().map(|(name, _)| name.clone());
-        stages.set_header(std::iter::once("ns per frame".to_owned()).chain(names));
-        for row in &report.rows {
-            let times = row.stages_ns.iter().map(|(_, nanos)| format!("{nanos:.1}"));
-            stages.add_row(std::iter::once(words(row.case)).chain(times));
-        }
-        println!("{stages}\n");
-    }
-    for ratio in &report.ratios {
-        let target = ratio.at_least.map(|least| format!(" (at least {least})")).unwrap_or_default();
-        println!("{}: {:.2}{target}", ratio.what, ratio.value);
-    }
-}
-
-/// One line on a terminal, overwritten.
-struct Progress {
-    steps: usize,
-    done: usize,
-    is_shown: bool,
-}
-
-impl Progress {
-    fn new(steps: usize) -> Progress {
-        Progress { steps, done: 0, is_shown: std::io::stderr().is_terminal() }
-    }
-
-    fn step(&mut self, what: &str) {
-        self.done += 1;
-        if self.is_shown {
-            let filled = 24 * self.done / self.steps.max(1);
-            eprint!("\r\x1b[K[{:<24}] {}/{} {what}", "=".repeat(filled), self.done, self.steps);
-            let _ = std::io::stderr().flush();
-        }
-    }
-
-    fn end(&self) {
-        if self.is_shown {
-            eprint!("\r\x1b[K");
-        }
-    }
+    format!("{}, {} flows, {} rules", case.kind.words(), case.flows, case.rules)
 }
 
 #[cfg(test)]
@@ -343,11 +242,16 @@ mod tests {
             stages: true,
             output: Output::Json,
         };
-        let report = report(&arguments).unwrap();
+        let (rows, bare) = measured(&arguments).unwrap();
+        assert!(bare.median > 0.0);
         for kind in [Kind::Hit, Kind::Miss, Kind::New] {
-            let rate = report.median(Case { kind, flows: 10_000, rules: 1_000 }).unwrap();
-            assert!(rate > 0.0 && rate.is_finite(), "{kind:?}: {rate}");
+            let case = Case { kind, flows: 10_000, rules: 1_000 };
+            let row = rows.iter().find(|row| row.case == case).unwrap();
+            assert!(row.mpps.median > 0.0 && row.mpps.median.is_finite(), "{kind:?}");
+            assert!(!row.stages.is_empty());
         }
-        assert!(report.ratios.iter().any(|ratio| ratio.what.starts_with("10,000 rules beside none")));
+        let (ratios, verdicts) = ratios(&rows, &arguments);
+        let judged = "10,000 rules beside none, hits of 1,000 flows";
+        assert!(ratios.iter().any(|ratio| ratio.what == judged) && verdicts[0].what == judged);
     }
 }

@@ -1,13 +1,21 @@
 //! What every measurement says in the end: figures, and beside them what makes them mean something.
 //!
-//! One schema for all commands, so that one reader does: a [`Document`] has the machine, the versions, who ran where and how it was
-//! measured, and [`Figure`]s with a name, a unit, every sample, their median, smallest and largest, and what set this one apart
-//! from the others of its name (`size`, `flows`, `policies`, ...).
+//! One schema for all commands, so that one reader does: a [`Document`] has the machine, the versions, who ran where, how it was
+//! measured, who took part and who was left out, [`Figure`]s with a name, a unit, every sample, their median, smallest and largest,
+//! and what set this one apart from the others of its name (`size`, `flows`, `subject`, ...); then ratios of figures, and which
+//! targets they reach.
 
-use anyhow::Result;
-use comfy_table::{ContentArrangement, Table, presets};
+mod machine;
+pub(crate) mod table;
+mod verdict;
+
+use anyhow::{Context, Result};
+pub(crate) use machine::Machine;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
+pub(crate) use table::number;
+pub(crate) use verdict::{Bound, Outcome, Ratio, Verdict};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -16,48 +24,21 @@ pub(crate) enum Output {
     Json,
 }
 
+/// The same thing measured several times. Without samples all of it is NaN, `null` in JSON: it was looked for and not found.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) cpus: usize,
-    pub(crate) model: String,
-    pub(crate) is_virtual: bool,
-    pub(crate) memory_mib: u64,
-    pub(crate) kernel: String,
-    /// The one-minute load average when it began: what else there was to do.
-    pub(crate) load_before: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) samples: Vec<f64>,
 }
 
-impl Machine {
-    pub(crate) fn here() -> Machine {
-        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-        let cpu = read("/proc/cpuinfo");
-        let after = |key: &str| {
-            let line = cpu.lines().find(|line| line.starts_with(key))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        let memory = read("/proc/meminfo");
-        let memory_kib: Option<u64> = memory.split_whitespace().nth(1).and_then(|n| n.parse().ok());
-        let load = read("/proc/loadavg");
-        Machine {
-            cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
-            model: after("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            is_virtual: after("flags").is_some_and(|flags| flags.contains("hypervisor")),
-            memory_mib: memory_kib.unwrap_or_default() / 1024,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_before: load.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default(),
-        }
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        format!(
-            "{} {}CPUs ({}), {} MiB, Linux {}, load average {} before",
-            self.cpus,
-            if self.is_virtual { "virtual " } else { "" },
-            self.model,
-            self.memory_mib,
-            self.kernel,
-            self.load_before
-        )
+impl Spread {
+    pub(crate) fn of(samples: Vec<f64>) -> Spread {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
+        Spread { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)), samples }
     }
 }
 
@@ -65,29 +46,34 @@ impl Machine {
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-    pub(crate) samples: Vec<f64>,
+    #[serde(flatten)]
+    pub(crate) spread: Spread,
     /// What sets it apart from the others of its name.
     pub(crate) of: BTreeMap<&'static str, String>,
+    /// Where frames are offered: how many, in the figure's unit, and which share of them did not arrive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offered: Option<Spread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<Spread>,
+    /// Of whose figure it is, and who ran where for it; absent where the document's holds for all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) placement: String,
     pub(crate) note: String,
 }
 
 impl Figure {
-    /// Without samples all of it is NaN, `null` in JSON: it was looked for and not found.
     pub(crate) fn of(name: impl Into<String>, unit: &'static str, samples: Vec<f64>) -> Figure {
-        let mut sorted = samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
         Figure {
             name: name.into(),
             unit,
-            median: at(sorted.len() / 2),
-            min: at(0),
-            max: at(sorted.len().saturating_sub(1)),
-            samples,
+            spread: Spread::of(samples),
             of: BTreeMap::new(),
+            offered: None,
+            lost: None,
+            version: String::new(),
+            placement: String::new(),
             note: String::new(),
         }
     }
@@ -107,78 +93,92 @@ impl Figure {
     }
 }
 
+/// Who took part.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Account {
+    pub(crate) subject: String,
+    pub(crate) version: String,
+    /// How it is set up.
+    pub(crate) is: String,
+}
+
+/// Who, or what, was left out.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Skipped {
+    pub(crate) subject: String,
+    pub(crate) reason: String,
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Document {
     pub(crate) command: &'static str,
     pub(crate) machine: Machine,
     /// Of everything that took part.
-    pub(crate) versions: BTreeMap<&'static str, String>,
+    pub(crate) versions: BTreeMap<String, String>,
     /// Who ran on which core.
     pub(crate) placement: String,
     pub(crate) method: String,
+    pub(crate) subjects: Vec<Account>,
+    pub(crate) skipped: Vec<Skipped>,
     pub(crate) figures: Vec<Figure>,
+    pub(crate) ratios: Vec<Ratio>,
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 impl Document {
     /// Made before anything is measured.
     pub(crate) fn new(command: &'static str) -> Document {
         let machine = Machine::here();
+        let optimised =
+            if cfg!(debug_assertions) { " (NOT OPTIMISED: our figures mean nothing)" } else { "" };
         let versions = BTreeMap::from([
-            ("penstock-perf", env!("CARGO_PKG_VERSION").to_owned()),
-            ("linux", machine.kernel.clone()),
+            ("penstock-perf".to_owned(), format!("{}{optimised}", env!("CARGO_PKG_VERSION"))),
+            ("linux".to_owned(), machine.kernel.clone()),
         ]);
-        let (placement, method) = (String::new(), String::new());
-        Document { command, machine, versions, placement, method, figures: vec![] }
+        Document {
+            command,
+            machine,
+            versions,
+            placement: String::new(),
+            method: String::new(),
+            subjects: vec![],
+            skipped: vec![],
+            figures: vec![],
+            ratios: vec![],
+            verdicts: vec![],
+        }
+    }
+
+    /// Somebody takes part.
+    pub(crate) fn add_subject(&mut self, account: Account) {
+        self.versions.insert(account.subject.clone(), account.version.clone());
+        self.subjects.push(account);
+    }
+
+    pub(crate) fn skip(&mut self, subject: impl Into<String>, reason: impl Into<String>) {
+        self.skipped.push(Skipped { subject: subject.into(), reason: reason.into() });
+    }
+
+    pub(crate) fn save(&self, file: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        std::fs::write(file, json + "\n").with_context(|| file.display().to_string())
     }
 
     pub(crate) fn print(&self, output: Output) -> Result<()> {
-        if output == Output::Json {
-            println!("{}", serde_json::to_string_pretty(self)?);
-            return Ok(());
+        match output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(self)?),
+            Output::Table => table::print(self),
         }
-        let mut keys: Vec<&str> = Vec::new();
-        for key in self.figures.iter().flat_map(|figure| figure.of.keys()) {
-            if !keys.contains(key) {
-                keys.push(key);
-            }
-        }
-        let is_spread = self.figures.iter().any(|figure| figure.samples.len() > 1);
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        let spread = if is_spread { &["MEDIAN", "MIN", "MAX"][..] } else { &["VALUE"] };
-        let keys_shown = keys.iter().map(|key| key.to_uppercase());
-        let header = ["FIGURE".to_owned()].into_iter().chain(keys_shown);
-        table.set_header(
-            header.chain(spread.iter().map(ToString::to_string)).chain(["UNIT".into(), "NOTE".into()]),
-        );
-        for figure in &self.figures {
-            let mut row = vec![figure.name.clone()];
-            row.extend(keys.iter().map(|key| figure.of.get(key).cloned().unwrap_or_default()));
-            let values = [figure.median, figure.min, figure.max];
-            row.extend(values[..spread.len()].iter().map(|value| shown(*value)));
-            row.extend([figure.unit.to_owned(), figure.note.clone()]);
-            table.add_row(row);
-        }
-        println!("{table}\n\n{}", self.machine.describe());
-        for text in [&self.placement, &self.method].into_iter().filter(|text| !text.is_empty()) {
-            println!("{text}");
-        }
-        let versions = self.versions.iter().map(|(name, version)| format!("{name} {version}"));
-        println!("{}", versions.collect::<Vec<_>>().join(", "));
         Ok(())
     }
-}
 
-/// Four digits that say something, counts whole.
-fn shown(value: f64) -> String {
-    match value.abs() {
-        _ if value.is_nan() => "-".to_owned(),
-        _ if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value}"),
-        1000.0.. => format!("{value:.0}"),
-        100.0.. => format!("{value:.1}"),
-        10.0.. => format!("{value:.2}"),
-        0.01.. => format!("{value:.3}"),
-        _ => format!("{value:.2e}"),
+    /// Says on standard error which targets were missed. True when none was.
+    pub(crate) fn is_reached(&self) -> bool {
+        let missed: Vec<&Verdict> = self.verdicts.iter().filter(|verdict| verdict.is_missed()).collect();
+        for verdict in &missed {
+            eprintln!("{}: not reached: {}: {}", self.command, verdict.what, verdict.words());
+        }
+        missed.is_empty()
     }
 }
 
@@ -188,29 +188,37 @@ mod tests {
 
     #[test]
     fn the_median_is_untouched_by_one_wild_sample() {
-        let figure = Figure::of("rate", "Mpps", vec![3.0, 1.0, 2.0, 900.0, 2.5]);
-        assert_eq!((figure.median, figure.min, figure.max), (2.5, 1.0, 900.0));
-        assert_eq!(figure.samples, [3.0, 1.0, 2.0, 900.0, 2.5]);
+        let spread = Spread::of(vec![3.0, 1.0, 2.0, 900.0, 2.5]);
+        assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 900.0));
+        assert_eq!(spread.samples, [3.0, 1.0, 2.0, 900.0, 2.5]);
+        assert_eq!(Spread::of(vec![7.0]).median, 7.0);
     }
 
     #[test]
     fn what_was_not_found_is_null_and_not_nought() {
         let figure = Figure::of("ndr", "Mpps", vec![]);
         assert!(serde_json::to_value(&figure).unwrap()["median"].is_null());
-        assert_eq!(shown(figure.median), "-");
     }
 
     #[test]
-    fn values_are_shown_with_the_digits_that_mean_something() {
-        for (value, text) in [
-            (0.0, "0"),
-            (12.0, "12"),
-            (0.78312, "0.783"),
-            (43.219, "43.22"),
-            (123_456.7, "123457"),
-            (1.2e-6, "1.20e-6"),
-        ] {
-            assert_eq!(shown(value), text);
-        }
+    fn a_document_says_of_itself_what_a_reader_asks_of_any() {
+        let json = serde_json::to_value(Document::new("any")).unwrap();
+        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "command",
+            "machine",
+            "versions",
+            "placement",
+            "method",
+            "subjects",
+            "skipped",
+            "figures",
+            "ratios",
+            "verdicts",
+        ];
+        expected.sort_unstable();
+        let mut keys = keys;
+        keys.sort_unstable();
+        assert_eq!(keys, expected);
     }
 }

@@ -10,9 +10,10 @@ use crate::load::Stream;
 use crate::load::flows::FLOWS_MAX;
 use crate::load::size::Sizes;
 use crate::load::trial::Trial;
+use crate::placement::on_cpu;
 use crate::progress::Progress;
 use crate::rate::Rate;
-use crate::tcp::{self, Samples};
+use crate::tcp::{self, Samples, Until};
 use crate::throughput::{self, How};
 use crate::way::{Way, WayArguments};
 use anyhow::{Context, Result, ensure};
@@ -99,15 +100,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         }
         interrupt::check()?;
         let [from, to] = way.places();
-        let asked = tcp::on_cpu(way.load_cpu(), || tcp::questions(from, to, a.duration))?;
+        let asked = on_cpu(way.load_cpu(), || tcp::questions(from, to, Until::Elapsed(a.duration)))?;
         samples.add_times("TCP request", ("load", "none"), &asked.times);
     }
     drop(progress);
     document.placement = way.placement();
+    document.add_subject(way.account());
     document.method = format!(
-        "{}; {said}; {} rounds of {} s; frames of {} bytes, {} flows, generator: {}; frame times are one way, from the generator's \
+        "{said}; {} rounds of {} s; frames of {} bytes, {} flows, generator: {}; frame times are one way, from the generator's \
          stamp to the receiving interface, one clock, within 1 % of what they were",
-        way.describe(),
         a.rounds,
         a.duration.as_secs_f64(),
         a.size,

@@ -20,10 +20,8 @@ mod xsk;
 
 pub(crate) use flows::DESTINATION_PORT;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use frame::Headers;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use penstock_lab::Place;
 use penstock_net::{Netlink, Netns};
 use sink::{Sink, Watch};
@@ -179,14 +177,6 @@ impl Generator {
             Generator::Xdp(xsk) => xsk.stop(),
         }
     }
-}
-
-/// Puts the calling thread on one CPU.
-pub(crate) fn pin(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .with_context(|| format!("CPU {cpu}"))
 }
 
 /// An overload of the smallest frames, as comparisons send it.

@@ -8,6 +8,7 @@ mod generate;
 mod interrupt;
 mod latency;
 mod load;
+mod placement;
 mod policy;
 mod progress;
 mod rate;

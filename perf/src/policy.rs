@@ -10,9 +10,12 @@ mod compile;
 mod forward;
 mod lookup;
 
+use crate::figures::{Bound, Document, Figure, Output, Ratio, Verdict};
+use crate::interrupt;
+use crate::placement::{self, on_cpu};
+use crate::progress::Progress;
 use anyhow::Result;
 pub(crate) use compile::{pair, pair_address};
-use serde::Serialize;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -41,83 +44,53 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
-/// One figure, and what it has to be.
-#[derive(Debug, Serialize)]
-struct Figure {
-    what: String,
-    value: f64,
-    unit: &'static str,
-    /// At most or at least this, where it is a target.
-    target: Option<Target>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Target {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Figure {
-    fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Figure {
-        Figure { what: what.into(), value, unit, target: None }
-    }
-
-    fn at_most(self, limit: f64) -> Figure {
-        Figure { target: Some(Target::AtMost(limit)), ..self }
-    }
-
-    fn at_least(self, limit: f64) -> Figure {
-        Figure { target: Some(Target::AtLeast(limit)), ..self }
-    }
-
-    fn is_missed(&self) -> bool {
-        match self.target {
-            Some(Target::AtMost(limit)) => self.value > limit,
-            Some(Target::AtLeast(limit)) => self.value < limit,
-            None => false,
-        }
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let mut figures = compile::measure(arguments)?;
-    figures.extend(lookup::measure(arguments)?);
-    figures.extend(forward::measure(arguments)?);
+    interrupt::listen()?;
+    let rounds = arguments.rounds.max(1);
+    let cpu = placement::memory_cpu();
+    let mut document = Document::new("policy");
+    document.placement =
+        format!("{}; pods and the control plane wherever the scheduler likes", placement::from_memory(cpu));
+    document.method = format!(
+        "a cluster of {} pods, {} policies and {} namespaces, {} of the pods here; {} changes of a label; lookups and frames from \
+         memory in {rounds} rounds, few rules and many in turns",
+        arguments.pods, arguments.policies, arguments.namespaces, arguments.local, arguments.changes
+    );
+    let changes = if arguments.no_pods { 0 } else { 1 + arguments.changes };
+    let mut progress = Progress::of("policy", 1 + 2 * rounds + changes);
+    compile::measure(arguments, &mut document, &mut progress)?;
+    on_cpu(cpu, || {
+        lookup::measure(rounds, &mut document, &mut progress)?;
+        forward::measure(rounds, &mut document, &mut progress)
+    })?;
     if arguments.no_pods {
-        eprintln!("policy: the change seen by real pods is left out");
+        document.skip("a change seen by real pods", "--no-pods");
     } else {
-        figures.extend(change::measure(arguments)?);
+        change::measure(arguments, &mut document, &mut progress)?;
     }
-    match arguments.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
-        Output::Table => {
-            for figure in &figures {
-                let target = match figure.target {
-                    Some(Target::AtMost(limit)) => format!("at most {limit}"),
-                    Some(Target::AtLeast(limit)) => format!("at least {limit}"),
-                    None => String::new(),
-                };
-                println!("{:<72} {:>12.3} {:<8} {target}", figure.what, figure.value, figure.unit);
-            }
-        }
-    }
-    let mut missed = figures.iter().filter(|figure| figure.is_missed()).peekable();
-    let is_reached = missed.peek().is_none();
-    missed.for_each(|figure| eprintln!("policy: not reached: {}", figure.what));
-    Ok(is_reached)
+    drop(progress);
+    document.print(arguments.output)?;
+    Ok(document.is_reached())
 }
 
-/// The middle one, or the upper of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// A figure that has to be at most or at least something.
+fn judge(document: &mut Document, figure: Figure, bound: Bound) {
+    let what = match figure.of.get("quantile") {
+        Some(quantile) => format!("{}, {quantile}, {}", figure.name, figure.unit),
+        None => format!("{}, {}", figure.name, figure.unit),
+    };
+    document.verdicts.push(Verdict::of(what, figure.spread.median, bound));
+    document.figures.push(figure);
+}
+
+/// Two figures of the same name, and the first divided by the second.
+fn beside(document: &mut Document, [one, other]: [Figure; 2], bound: Option<Bound>) {
+    let value = one.spread.median / other.spread.median;
+    let rules = |figure: &Figure| format!("{} rules", figure.of.get("rules").map_or("", String::as_str));
+    let what = format!("{}, {} beside {}", one.name, rules(&one), rules(&other));
+    document.verdicts.extend(bound.map(|bound| Verdict::of(what.clone(), value, bound)));
+    document.ratios.push(Ratio { what, of: rules(&one), to: rules(&other), value, known: None });
+    document.figures.extend([other, one]);
 }
 
 /// The value that 99 of 100 do not exceed.

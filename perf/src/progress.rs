@@ -1,5 +1,7 @@
 //! What is going on, for a person who waits: a bar that writes over itself on a terminal, a line now and then elsewhere.
 
+use crate::interrupt;
+use anyhow::Result;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -12,11 +14,32 @@ pub(crate) struct Progress {
     command: &'static str,
     is_terminal: bool,
     said: Option<Instant>,
+    /// See [`Progress::step`].
+    steps: usize,
+    done: usize,
 }
 
 impl Progress {
     pub(crate) fn new(command: &'static str) -> Progress {
-        Progress { command, is_terminal: std::io::stderr().is_terminal(), said: None }
+        Progress::of(command, 0)
+    }
+
+    /// Of something that is done in so many steps.
+    pub(crate) fn of(command: &'static str, steps: usize) -> Progress {
+        Progress { command, is_terminal: std::io::stderr().is_terminal(), said: None, steps, done: 0 }
+    }
+
+    /// The next of them begins. An error when somebody has asked for the end.
+    pub(crate) fn step(&mut self, what: &str) -> Result<()> {
+        self.show(self.done as f64 / self.steps.max(1) as f64, what);
+        self.done += 1;
+        interrupt::check()
+    }
+
+    /// A line that stays.
+    pub(crate) fn say(&self, what: &str) {
+        self.clear();
+        eprintln!("{}: {what}", self.command);
     }
 
     /// `done`: a share of one.

@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         let what = || file.display().to_string();
         let text = std::fs::read_to_string(file).with_context(what)?;
         let value: serde_json::Value = serde_json::from_str(&text).with_context(what)?;
-        ensure!(value.is_object() || value.is_array(), "{} has no figures in it", what());
+        ensure!(value["figures"].is_array(), "{} has no figures: is it what '--output json' wrote?", what());
         let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         documents.push((name, value));
     }

@@ -11,6 +11,7 @@ pub(crate) mod ovs_dpdk;
 pub(crate) mod redirect;
 pub(crate) mod testpmd;
 
+use crate::figures::Account;
 use anyhow::Result;
 use penstock_lab::Place;
 
@@ -27,7 +28,8 @@ pub(crate) const TESTPMD: &str = "testpmd io";
 
 pub(crate) trait Subject {
     fn name(&self) -> &'static str;
-    /// Versions and settings, for the reader who wants to repeat it.
+    fn version(&self) -> String;
+    /// Settings, for the reader who wants to repeat it.
     fn describe(&self) -> String;
     /// Sender and receiver.
     fn places(&self) -> [&Place; 2];
@@ -53,6 +55,10 @@ pub(crate) trait Subject {
 pub(crate) struct Sent {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
+}
+
+pub(crate) fn account(subject: &dyn Subject) -> Account {
+    Account { subject: subject.name().to_owned(), version: subject.version(), is: subject.describe() }
 }
 
 fn kernel() -> String {

@@ -4,7 +4,8 @@
 use crate::figures::{Document, Figure, Output};
 use crate::generate::seconds;
 use crate::interrupt;
-use crate::load::{DESTINATION_PORT, pin};
+use crate::load::DESTINATION_PORT;
+use crate::placement::{self, on_cpu};
 use crate::progress::Progress;
 use crate::way::{Way, WayArguments};
 use anyhow::{Context, Result, ensure};
@@ -59,13 +60,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     progress.show(0.0, "making the pods and what is between them");
     let way = a.way.make(1500, 1)?;
     let has_policies = way.set_policies(a.policies)?;
+    document.add_subject(way.account());
     document.placement = match a.cpus_free {
-        true => "both ends of TCP wherever the scheduler liked".to_owned(),
+        true => placement::ends_free(a.way.worker_cpu),
         false => way.placement(),
     };
     document.method = format!(
-        "{}; {} rounds of {} s, blocks of 256 KiB, questions of {QUESTION_LEN} bytes",
-        way.describe(),
+        "{} rounds of {} s, blocks of 256 KiB, questions of {QUESTION_LEN} bytes",
         a.rounds,
         a.duration.as_secs_f64()
     );
@@ -86,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             thread::sleep(PAUSE);
         }
         tell("questions")?;
-        let asked = placed(&way, a.cpus_free, |from, to| questions(from, to, a.duration))?;
+        let asked = placed(&way, a.cpus_free, |from, to| questions(from, to, Until::Elapsed(a.duration)))?;
         samples.add("requests", "requests/s", ("clients", 1), asked.per_second());
         samples.add_times("request", ("clients", 1), &asked.times);
         for clients in &a.clients {
@@ -115,14 +116,6 @@ fn placed<T: Send>(way: &Way, is_free: bool, what: impl Fn(&Place, &Place) -> Re
         true => what(from, to),
         false => on_cpu(way.load_cpu(), || what(from, to)),
     }
-}
-
-/// Runs something whose threads inherit the CPU.
-pub(crate) fn on_cpu<T: Send>(cpu: usize, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| match scope.spawn(|| pin(cpu).and_then(|()| what())).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
 }
 
 /// By figure and what sets it apart, in rounds and in the order of the first.
@@ -196,13 +189,24 @@ impl Asked {
     }
 }
 
-/// Questions on one connection, one after the other.
-pub(crate) fn questions(from: &Place, to: &Place, duration: Duration) -> Result<Asked> {
+/// How long questions are asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    Elapsed(Duration),
+    Asked(u64),
+}
+
+/// Questions on one connection, one after the other. The server is started by this thread, and so on its CPU.
+pub(crate) fn questions(from: &Place, to: &Place, until: Until) -> Result<Asked> {
     let server = Server::start(to, Closing::ByClient)?;
     let mut stream = connect(from, to.v4())?;
     let mut asked = Asked::new()?;
     let began = Instant::now();
-    while began.elapsed() < duration {
+    let is_over = |asked: u64| match until {
+        Until::Elapsed(duration) => began.elapsed() >= duration,
+        Until::Asked(count) => asked >= count,
+    };
+    while !is_over(asked.times.len()) {
         let at = Instant::now();
         ask(&mut stream, asked.times.len())?;
         asked.times.record(at.elapsed().as_nanos() as u64)?;
@@ -215,7 +219,7 @@ pub(crate) fn questions(from: &Place, to: &Place, duration: Duration) -> Result<
 
 /// Connections that carry a question and its answer and are closed by the server, as of old HTTP: the client's ports are free
 /// again at once.
-fn connections(from: &Place, to: &Place, clients: u16, duration: Duration) -> Result<Asked> {
+pub(crate) fn connections(from: &Place, to: &Place, clients: u16, duration: Duration) -> Result<Asked> {
     let server = Server::start(to, Closing::ByServer)?;
     let address = to.v4();
     let began = Instant::now();
@@ -333,7 +337,7 @@ mod tests {
         }
         let figures = samples.figures();
         let medians: Vec<_> =
-            figures.iter().map(|figure| (figure.of["streams"].as_str(), figure.median)).collect();
+            figures.iter().map(|figure| (figure.of["streams"].as_str(), figure.spread.median)).collect();
         assert_eq!(medians, [("1", 2.0), ("8", 20.0)]);
     }
 }

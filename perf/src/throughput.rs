@@ -118,11 +118,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let combinations = a.sizes.len() * a.flows.len() * a.policies.len();
     let mut done = 0;
     let flows_max = a.flows.iter().copied().max().unwrap_or(1);
-    for (mtu, sizes) in by_mtu(&a.sizes) {
+    for (mtu, sizes) in &by_mtu(&a.sizes) {
+        let mtu = *mtu;
         progress.show(done as f64 / combinations as f64, "making the pods and what is between them");
         let way = a.way.make(mtu, flows_max)?;
         document.placement = way.placement();
-        document.method = format!("{}; {}", way.describe(), a.how.describe());
+        document.method = a.how.describe();
+        document.add_subject(way.account());
+        if way.mtu() < mtu {
+            for size in sizes {
+                let reason =
+                    format!("its pods have an MTU of {}, and these frames want {}", way.mtu(), size.mtu());
+                document.skip(format!("{}, size {size}", way.name()), reason);
+            }
+            done += a.flows.len() * a.policies.len();
+            continue;
+        }
         for policies in &a.policies {
             let policies = way.set_policies(*policies)?.then_some(*policies);
             for (size, flows) in

@@ -1,13 +1,16 @@
 //! Where a load is sent: from pod to pod, through this switch on a node of its own, or through anything else a comparison can make.
 
+use crate::figures::Account;
 use crate::interrupt;
 use crate::load::Source;
 use crate::load::flows::{DESTINATION_PORT, FLOWS_MAX, destination_ports};
 use crate::load::size::Sizes;
-use crate::subjects::{Subject, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
+use crate::placement;
+use crate::subjects::ours::Shortcut;
+use crate::subjects::{Subject, account, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
 use anyhow::{Context, Result, ensure};
 use penstock_api::message::gateway;
-use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
+use penstock_lab::{Lab, LabOptions, Place, Pod};
 use penstock_net::{Netns, offload};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -21,8 +24,10 @@ const MTU_USUAL: u16 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Over {
-    /// This switch, pods attached by the CNI plugin
-    Penstock,
+    /// This switch as it comes: what is established and allowed stays in the kernel
+    Shortcut,
+    /// This switch, every frame through its worker
+    Userspace,
     /// This switch, the pods' veths as AF_XDP ports of their own
     Direct,
     /// The kernel's bridge
@@ -40,15 +45,15 @@ pub(crate) enum Over {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WayArguments {
     /// What is between the pods.
-    #[arg(long, value_enum, default_value = "penstock")]
+    #[arg(long, value_enum, default_value = "shortcut")]
     pub(crate) over: Over,
     /// The CPU of the generator and of all the kernel does for the sending pod.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = placement::LOAD_CPU, value_name = "N")]
     pub(crate) load_cpu: usize,
     /// The CPU of the polling thread.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = placement::WORKER_CPU, value_name = "N")]
     pub(crate) worker_cpu: usize,
-    /// Further arguments of the switch: --switch-argument=--shortcut=off
+    /// Further arguments of the switch: --switch-argument=--budget=128
     #[arg(long, value_name = "ARGUMENT")]
     pub(crate) switch_argument: Vec<String>,
 }
@@ -70,6 +75,7 @@ struct Switch {
     /// After the pods: it removes their namespaces.
     lab: Lab,
     mtu: u16,
+    shortcut: Shortcut,
     arguments: Vec<String>,
 }
 
@@ -88,7 +94,8 @@ impl WayArguments {
         ground::sweep();
         let ports = [ECHO_PORT, DESTINATION_PORT];
         let kind = match self.over {
-            Over::Penstock => Kind::Switch(Box::new(self.switch(mtu.max(MTU_USUAL), flows_max)?)),
+            Over::Shortcut => Kind::Switch(Box::new(self.switch(Shortcut::On, mtu, flows_max)?)),
+            Over::Userspace => Kind::Switch(Box::new(self.switch(Shortcut::Off, mtu, flows_max)?)),
             Over::Direct => Kind::Other(Box::new(direct::Direct::make(
                 self.worker_cpu,
                 FIXED_RULES,
@@ -108,8 +115,10 @@ impl WayArguments {
         Ok(way)
     }
 
-    fn switch(&self, mtu: u16, flows_max: u32) -> Result<Switch> {
-        let mut arguments = vec!["--cpus".to_owned(), self.worker_cpu.to_string()];
+    fn switch(&self, shortcut: Shortcut, mtu: u16, flows_max: u32) -> Result<Switch> {
+        let mtu = mtu.max(MTU_USUAL);
+        let mut arguments = ["--cpus", &self.worker_cpu.to_string()].map(str::to_owned).to_vec();
+        arguments.extend(["--shortcut", shortcut.value()].map(str::to_owned));
         // Room for what a hash table wants beside.
         let flows_wanted = u64::from(flows_max) * 2;
         if flows_wanted > 131_072 {
@@ -118,7 +127,7 @@ impl WayArguments {
         arguments.extend(self.switch_argument.iter().cloned());
         let options = LabOptions {
             workers: Some(1),
-            polling: Some(Polling::Busy),
+            polling: Some(shortcut.polling()),
             mtu,
             switch_arguments: arguments.clone(),
             ..LabOptions::default()
@@ -131,35 +140,46 @@ impl WayArguments {
         for port in lab.ports()?.iter().filter(|port| port.kind == "pod") {
             netns.run(|| offload::set(&port.interface, "gro", true))??;
         }
-        Ok(Switch { places: [source, sink], lab, mtu, arguments })
+        Ok(Switch { places: [source, sink], lab, mtu, shortcut, arguments })
     }
 }
 
 impl Way {
     pub(crate) fn name(&self) -> &'static str {
         match &self.kind {
-            Kind::Switch(_) => "penstock",
+            Kind::Switch(switch) => switch.shortcut.name(),
             Kind::Other(subject) => subject.name(),
         }
     }
 
-    pub(crate) fn describe(&self) -> String {
+    /// Who takes part, in which version and how it is set up.
+    pub(crate) fn account(&self) -> Account {
         match &self.kind {
-            Kind::Switch(switch) => format!(
-                "penstock {}, 1 worker, polling busy, conntrack on, MTU {}, {}, GRO on the pods' host ends",
-                env!("CARGO_PKG_VERSION"),
-                switch.mtu,
-                switch.arguments.join(" ")
-            ),
-            Kind::Other(subject) => format!("{}: {}", subject.name(), subject.describe()),
+            Kind::Switch(switch) => Account {
+                subject: self.name().to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                is: format!(
+                    "1 worker, {}, conntrack on, MTU {}, {}, GRO on the pods' host ends",
+                    switch.shortcut.words(),
+                    switch.mtu,
+                    switch.arguments.join(" ")
+                ),
+            },
+            Kind::Other(subject) => account(&**subject),
+        }
+    }
+
+    /// Of the pods.
+    pub(crate) fn mtu(&self) -> u16 {
+        match &self.kind {
+            Kind::Switch(switch) => switch.mtu,
+            // Peers have what a veth has unless it is told otherwise.
+            Kind::Other(_) => MTU_USUAL,
         }
     }
 
     pub(crate) fn placement(&self) -> String {
-        format!(
-            "generator, sending pod and both ends of TCP on CPU {}, the polling thread (and the sink behind it) on CPU {}",
-            self.load_cpu, self.worker_cpu
-        )
+        placement::between_pods(self.load_cpu, self.worker_cpu)
     }
 
     pub(crate) fn places(&self) -> [&Place; 2] {

@@ -4,11 +4,13 @@
 //! source's part is known. New flows: OVS reads frames that never repeat from a file the kernel has in memory, because DPDK's
 //! endless capture repeats; that costs it some 0.1 us a frame.
 
-use super::report::{Account, Skipped};
+use super::Arguments;
 use super::seen::Seen;
-use super::work::on_cpu;
-use super::{Arguments, LOAD_CPU, WORKER_CPU};
 use crate::engine::{self, Bench, Case, Kind};
+use crate::figures::{Account, Document};
+use crate::interrupt;
+use crate::placement::{LOAD_CPU, WORKER_CPU, on_cpu};
+use crate::progress::Progress;
 use crate::subjects::ovs_dpdk::{self, OvsDpdk, Rules};
 use crate::subjects::{child, ground, testpmd};
 use anyhow::{Context, Result};
@@ -62,69 +64,101 @@ fn cases() -> Vec<(String, Case)> {
     cases
 }
 
-pub(super) fn measure(arguments: &Arguments, seen: &mut Seen) -> Result<(Vec<Account>, Vec<Skipped>)> {
-    let (mut accounts, mut skipped) = (Vec::new(), Vec::new());
+/// What a measurement is of, if it is one from memory.
+pub(super) fn case(measurement: &str) -> Option<Case> {
+    cases().into_iter().find(|(name, _)| name == measurement).map(|(_, case)| case)
+}
+
+/// Steps of [`measure`].
+pub(super) fn steps(arguments: &Arguments) -> usize {
+    let sides = ["engine", "ovs-dpdk"].into_iter().filter(|name| arguments.wants(name)).count();
+    sides * (1 + arguments.rounds.max(1))
+}
+
+pub(super) fn measure(
+    arguments: &Arguments,
+    seen: &mut Seen,
+    document: &mut Document,
+    progress: &mut Progress,
+) -> Result<()> {
     let frames = if arguments.smoke { 20_000 } else { FRAMES };
     let mut ours = Vec::new();
     if arguments.wants("engine") {
+        progress.step(&format!("setting up {OURS}"))?;
         for (name, case) in cases() {
             if arguments.smoke && case.flows > 1_000 && case.kind == Kind::Hit {
                 continue;
             }
-            eprintln!("compare: setting up {OURS}: {name}");
             ours.push((name, case.prepare()?));
         }
-        accounts.push(Account {
-            subject: OURS.to_owned(),
-            is: format!(
-                "{}, the whole pipeline of one worker between memory ports that copy each frame in; each end under a \
-                 policy of as many rules as said",
-                env!("CARGO_PKG_VERSION")
+        let is = [
+            (
+                OURS,
+                "the whole pipeline of one worker between memory ports that copy each frame in; each end under a policy of as many rules as said",
             ),
-        });
+            (OURS_BARE, "those memory ports, and nothing between them"),
+        ];
+        is.into_iter()
+            .for_each(|(who, is)| document.add_subject(account(who, env!("CARGO_PKG_VERSION"), is)));
     }
     let mut peer = None;
     if arguments.wants("ovs-dpdk") {
+        progress.step(&format!("setting up {OVS_DPDK}"))?;
         match Peer::make(arguments.smoke) {
             Ok(made) => {
-                accounts.extend(made.accounts());
+                made.accounts().into_iter().for_each(|account| document.add_subject(account));
                 peer = Some(made);
             }
             Err(error) => {
-                eprintln!("compare: {OVS_DPDK} is skipped: {error:#}");
-                skipped.push(Skipped { subject: OVS_DPDK.to_owned(), reason: format!("{error:#}") });
+                progress.say(&format!("{OVS_DPDK} is skipped: {error:#}"));
+                document.skip(OVS_DPDK, format!("{error:#}"));
             }
         }
-        skipped.push(Skipped {
-            subject: format!("{OVS_DPDK} with {MANY_FLOWS} flows"),
-            reason: format!(
+        document.skip(
+            format!("{OVS_DPDK} with {MANY_FLOWS} flows"),
+            format!(
                 "OVS holds at most 262,144 frames, and the capture's are among them: {} flows are the most",
                 ovs_dpdk::FLOWS_MAX
             ),
-        });
+        );
     }
     for round in 1..=arguments.rounds.max(1) {
-        measure_ours(&mut ours, frames, seen)?;
-        // A peer that fails is a peer less.
-        if let Some(Err(error)) = peer.as_mut().map(|peer| peer.turn(seen)) {
-            eprintln!("compare: {OVS_DPDK} is left out from here: {error:#}");
-            let reason = format!("failed in round {round}: {error:#}");
-            skipped.push(Skipped { subject: OVS_DPDK.to_owned(), reason });
-            peer = None;
+        let said = format!("round {round}/{}: from memory", arguments.rounds);
+        if !ours.is_empty() {
+            progress.step(&format!("{said}: {OURS}"))?;
+            measure_ours(&mut ours, frames, arguments.smoke, seen)?;
         }
-        eprintln!("compare: round {round}/{}: from memory", arguments.rounds);
+        if let Some(made) = &mut peer {
+            progress.step(&format!("{said}: {OVS_DPDK}"))?;
+            // A peer that fails is a peer less.
+            if let Err(error) = made.turn(seen) {
+                interrupt::check()?;
+                progress.say(&format!("{OVS_DPDK} is left out from here: {error:#}"));
+                document.skip(OVS_DPDK, format!("failed in round {round}: {error:#}"));
+                peer = None;
+            }
+        }
+        progress.say(&said);
     }
-    Ok((accounts, skipped))
+    Ok(())
 }
 
-fn measure_ours(benches: &mut [(String, Bench)], frames: u64, seen: &mut Seen) -> Result<()> {
+fn account(subject: &str, version: &str, is: &str) -> Account {
+    Account { subject: subject.to_owned(), version: version.to_owned(), is: is.to_owned() }
+}
+
+fn flows(is_smoke: bool) -> &'static [usize] {
+    if is_smoke { &FLOWS[..1] } else { &FLOWS }
+}
+
+fn measure_ours(benches: &mut [(String, Bench)], frames: u64, is_smoke: bool, seen: &mut Seen) -> Result<()> {
     on_cpu(WORKER_CPU, || {
         for (name, bench) in benches.iter_mut() {
             let rate = bench.measure(frames).with_context(|| name.clone())?;
             seen.add(name, OURS, rate);
         }
-        if !benches.is_empty() {
-            seen.add(&cached(FLOWS[0]), OURS_BARE, engine::bare(FLOWS[0], frames)?);
+        for flows in flows(is_smoke) {
+            seen.add(&cached(*flows), OURS_BARE, engine::bare(*flows, frames)?);
         }
         Ok(())
     })
@@ -136,16 +170,13 @@ struct Peer {
     captures: Vec<(usize, PathBuf)>,
     new: PathBuf,
     duration: Duration,
-    is_bare_measured: bool,
     _dir: TempDir,
 }
 
 impl Peer {
     fn make(is_smoke: bool) -> Result<Peer> {
-        eprintln!("compare: setting up {OVS_DPDK}");
         let dir = ground::directory("captures")?;
-        let flows = if is_smoke { &FLOWS[..1] } else { &FLOWS[..] };
-        let captures = flows
+        let captures = flows(is_smoke)
             .iter()
             .map(|flows| Ok((*flows, ovs_dpdk::write_capture(dir.path(), *flows)?)))
             .collect::<Result<_>>()?;
@@ -154,23 +185,17 @@ impl Peer {
         child::favour(ovs.process());
         child::set_running(ovs.process(), false)?;
         let duration = Duration::from_millis(if is_smoke { 100 } else { 1000 });
-        Ok(Peer { ovs, captures, new, duration, is_bare_measured: false, _dir: dir })
+        Ok(Peer { ovs, captures, new, duration, _dir: dir })
     }
 
     fn accounts(&self) -> [Account; 3] {
-        let ovs = self.ovs.describe();
-        let account = |subject: &str, is: String| Account { subject: subject.to_owned(), is };
+        let (version, ovs) = (self.ovs.version(), self.ovs.describe());
+        let of_ovs = |subject: &str, rules: &str| account(subject, &version, &format!("{ovs}; {rules}"));
+        let bare = "io: net_pcap to net_null, the same captures, nobody looks at a frame";
         [
-            account(OVS_DPDK, format!("{ovs}; one rule, in to out")),
-            account(
-                OVS_DPDK_ACL,
-                format!("{ovs}; ct, then a rule for new and one for established to each of 1,000 ports"),
-            ),
-            account(
-                DPDK_BARE,
-                "dpdk-testpmd io: net_pcap to net_null, the same captures, nobody looks at a frame"
-                    .to_owned(),
-            ),
+            of_ovs(OVS_DPDK, "one rule, in to out"),
+            of_ovs(OVS_DPDK_ACL, "ct, then a rule for new and one for established to each of 1,000 ports"),
+            account(DPDK_BARE, &testpmd::version().unwrap_or_default(), bare),
         ]
     }
 
@@ -179,6 +204,7 @@ impl Peer {
         let acl = Rules::Acl(RULES);
         for (rules, who) in [(Rules::None, OVS_DPDK), (acl, OVS_DPDK_ACL)] {
             for (flows, capture) in &self.captures {
+                interrupt::check()?;
                 let rate = self
                     .ovs
                     .cached(capture, rules, self.duration)
@@ -186,18 +212,14 @@ impl Peer {
                 seen.add(&cached(*flows), who, rate);
             }
         }
+        interrupt::check()?;
         let rate = self.ovs.new_flows(&self.new, OVS_NEW_FLOWS as u64, acl).context("OVS-DPDK, new flows")?;
         seen.add(NEW, OVS_DPDK_ACL, rate);
         child::set_running(self.ovs.process(), false)?;
-        // It has no neighbours and no state: once is as good as five times, and its figure is a median of seconds already.
-        if !std::mem::replace(&mut self.is_bare_measured, true) {
-            for (flows, capture) in &self.captures {
-                seen.add(
-                    &cached(*flows),
-                    DPDK_BARE,
-                    testpmd::capture_to_nowhere(capture, WORKER_CPU, LOAD_CPU)?,
-                );
-            }
+        for (flows, capture) in &self.captures {
+            interrupt::check()?;
+            let rate = testpmd::capture_to_nowhere(capture, WORKER_CPU, LOAD_CPU)?;
+            seen.add(&cached(*flows), DPDK_BARE, rate);
         }
         Ok(())
     }

@@ -1,168 +1,63 @@
-//! What a comparison has to say, as a table and as JSON.
+//! What a comparison has to say: rows while it is judged, a [`Document`] in the end, and a table that has the peers side by side.
 
-use comfy_table::{ContentArrangement, Table, presets};
-use serde::{Deserialize, Serialize};
-
-/// Says which measurement a file of figures is of.
-pub(crate) const KIND: &str = "compare";
-
-/// What one subject gave in each round of one measurement.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Figures {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-    pub(crate) rounds: Vec<f64>,
-}
-
-impl Figures {
-    /// Nothing measured is zero: JSON has no other word for it that a reader takes as a number.
-    pub(crate) fn of(rounds: Vec<f64>) -> Figures {
-        let mut sorted = rounds.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |n: usize| sorted.get(n).copied().unwrap_or_default();
-        Figures { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)), rounds }
-    }
-}
+use super::{memory, work};
+use crate::figures::{Document, Figure, Ratio, Spread, Verdict, number, table};
+use crate::placement::{self, LOAD_CPU, WORKER_CPU};
 
 /// One measurement of one subject.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) measurement: String,
-    pub(crate) subject: String,
-    #[serde(flatten)]
-    pub(crate) figures: Figures,
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// With its unit behind a comma.
+    pub(super) measurement: String,
+    pub(super) subject: String,
+    pub(super) rounds: Spread,
     /// Where frames are offered: million frames a second, and the share of all that did not arrive.
-    pub(crate) offered: Option<Figures>,
-    pub(crate) lost: Option<Figures>,
-    /// Of the baseline's median: the kernel's bridge, or DPDK's bare I/O of the same frames.
-    pub(crate) to_baseline: Option<f64>,
+    pub(super) offered: Option<Spread>,
+    pub(super) lost: Option<Spread>,
+    /// Of the baseline's median: the kernel's bridge, or DPDK's bare I/O of the same frames; and who that is.
+    pub(super) to_baseline: Option<(f64, &'static str)>,
     /// What this is known to be.
-    pub(crate) known: Option<f64>,
+    pub(super) known: Option<f64>,
     /// False: too far from what is known; a ratio to it would say nothing.
-    pub(crate) is_comparable: bool,
+    pub(super) is_comparable: bool,
     /// Ours divided by this one's.
-    pub(crate) ratios: Vec<Ratio>,
-    pub(crate) note: String,
+    pub(super) ratios: Vec<(String, f64)>,
+    pub(super) note: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Ratio {
-    pub(crate) ours: String,
-    pub(crate) times: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Bound {
-    pub(crate) fn holds(self, value: f64) -> bool {
-        match self {
-            Bound::AtLeast(bound) => value >= bound,
-            Bound::AtMost(bound) => value <= bound,
-        }
-    }
-
-    pub(crate) fn words(self) -> String {
-        match self {
-            Bound::AtLeast(bound) => format!("at least {bound:.2}"),
-            Bound::AtMost(bound) => format!("at most {bound:.2}"),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    Reached,
-    Missed,
-    /// One of the two was not measured in this run.
-    NotMeasured,
-    /// The peer is not what it is known to be: it has to be mended first.
-    NotComparable,
-}
-
-/// A target, and what became of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Verdict {
-    pub(crate) what: String,
-    pub(crate) target: Bound,
-    /// What is hoped for beyond the target.
-    pub(crate) aim: Option<f64>,
-    pub(crate) value: Option<f64>,
-    pub(crate) outcome: Outcome,
-}
-
-impl Verdict {
-    pub(crate) fn is_missed(&self) -> bool {
-        self.outcome == Outcome::Missed
-    }
-
-    pub(crate) fn words(&self) -> String {
-        let target = self.target.words();
-        let value = self.value.map_or_else(String::new, |value| format!("{value:.2}, "));
-        match self.outcome {
-            Outcome::Reached => format!("{value}{target}: reached"),
-            Outcome::Missed => format!("{value}{target}: missed"),
-            Outcome::NotMeasured => format!("{target}: not measured"),
-            Outcome::NotComparable => {
-                format!("{target}: the peer is not what it is known to be, no ratio")
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Account {
-    pub(crate) subject: String,
-    pub(crate) is: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Skipped {
-    pub(crate) subject: String,
-    pub(crate) reason: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Report {
-    pub(crate) kind: String,
-    /// Of this tool, and of the switch with it.
-    pub(crate) version: String,
-    pub(crate) machine: String,
-    pub(crate) method: String,
-    pub(crate) placement: String,
-    pub(crate) subjects: Vec<Account>,
-    pub(crate) skipped: Vec<Skipped>,
-    pub(crate) rows: Vec<Row>,
-    pub(crate) verdicts: Vec<Verdict>,
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    pub(super) rows: Vec<Row>,
+    pub(super) verdicts: Vec<Verdict>,
 }
 
 impl Report {
-    pub(crate) fn row(&self, measurement: &str, subject: &str) -> Option<&Row> {
+    pub(super) fn row(&self, measurement: &str, subject: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.measurement == measurement && row.subject == subject)
     }
 
-    pub(crate) fn median(&self, measurement: &str, subject: &str) -> Option<f64> {
-        self.row(measurement, subject).map(|row| row.figures.median)
+    pub(super) fn median(&self, measurement: &str, subject: &str) -> Option<f64> {
+        self.row(measurement, subject).map(|row| row.rounds.median)
     }
 
-    pub(super) fn print(&self) {
-        println!("{}\n{}\n{}\n", self.machine, self.method, self.placement);
+    /// All of it goes into the document, which knows the versions of those who took part.
+    pub(super) fn fill(&self, document: &mut Document) {
+        document.figures = self.rows.iter().map(|row| row.figure(document)).collect();
+        document.ratios = self.rows.iter().flat_map(Row::all_ratios).collect();
+        document.verdicts.clone_from(&self.verdicts);
+    }
+
+    pub(super) fn print(&self, document: &Document) {
         let mut measurement = "";
-        let mut table = new_table();
+        let mut rows = table::new();
         for row in &self.rows {
             if row.measurement != measurement {
                 if !measurement.is_empty() {
-                    println!("{table}\n");
+                    println!("{rows}\n");
                 }
                 measurement = &row.measurement;
-                table = new_table();
-                table.set_header([
+                rows = table::new();
+                rows.set_header([
                     measurement,
                     "MEDIAN",
                     "MIN",
@@ -174,57 +69,87 @@ impl Report {
                     "NOTE",
                 ]);
             }
-            table.add_row(cells(row));
+            rows.add_row(row.cells());
         }
-        println!("{table}\n");
-        let mut table = new_table();
-        table.set_header(["TARGET", "VERDICT"]);
+        println!("{rows}\n");
+        let mut verdicts = table::new();
+        verdicts.set_header(["TARGET", "VERDICT"]);
         for verdict in &self.verdicts {
-            table.add_row([verdict.what.clone(), verdict.words()]);
+            verdicts.add_row([verdict.what.clone(), verdict.words()]);
         }
-        println!("{table}\n");
-        for subject in &self.subjects {
-            println!("{}: {}", subject.subject, subject.is);
-        }
-        for skipped in &self.skipped {
-            println!("{}: skipped, {}", skipped.subject, skipped.reason);
-        }
+        println!("{verdicts}\n");
+        table::about(document);
     }
 }
 
-fn new_table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table
+/// Units figures have here; a measurement's name ends with one.
+const UNITS: [&str; 5] = ["Mpps", "Gb/s", "us", "1/s", "share"];
+
+/// "UDP 64 B, Mpps" is "UDP 64 B" in Mpps.
+fn name_and_unit(measurement: &str) -> (&str, &'static str) {
+    let parts = measurement.rsplit_once(", ");
+    let found = parts.and_then(|(name, unit)| Some((name, *UNITS.iter().find(|known| **known == unit)?)));
+    found.unwrap_or((measurement, ""))
 }
 
-/// Three figures that mean something, whatever the unit.
-pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        _ => format!("{value:.3}"),
+impl Row {
+    fn figure(&self, document: &Document) -> Figure {
+        let (name, unit) = name_and_unit(&self.measurement);
+        let figure = match memory::case(&self.measurement) {
+            // A kind of its own in the picture: there is no flow in it.
+            Some(case) => {
+                case.mark(Figure::of(crate::engine::FROM_MEMORY, unit, self.rounds.samples.clone()))
+            }
+            None => Figure::of(name, unit, self.rounds.samples.clone()),
+        };
+        Figure {
+            offered: self.offered.clone(),
+            lost: self.lost.clone(),
+            version: document.versions.get(&self.subject).cloned().unwrap_or_default(),
+            placement: match self.measurement.as_str() {
+                name if memory::case(name).is_some() => placement::from_memory(WORKER_CPU),
+                name if work::is_free(name) => placement::ends_free(WORKER_CPU),
+                _ => placement::between_pods(LOAD_CPU, WORKER_CPU),
+            },
+            ..figure.at("subject", &self.subject).note(&self.note)
+        }
     }
-}
 
-fn cells(row: &Row) -> [String; 9] {
-    let ratios: Vec<String> = row
-        .ratios
-        .iter()
-        .map(|ratio| format!("{} {:.2}", ratio.ours.trim_start_matches("penstock "), ratio.times))
-        .collect();
-    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
-    [
-        row.subject.clone(),
-        number(row.figures.median),
-        number(row.figures.min),
-        number(row.figures.max),
-        optional(row.offered.as_ref().map(|offered| offered.median)),
-        row.lost.as_ref().map_or_else(String::new, |lost| format!("{:.0} %", lost.median * 100.0)),
-        optional(row.to_baseline),
-        ratios.join(", "),
-        row.note.clone(),
-    ]
+    fn all_ratios(&self) -> Vec<Ratio> {
+        let ratio = |of: &str, to: &str, value, known| Ratio {
+            what: self.measurement.clone(),
+            of: of.to_owned(),
+            to: to.to_owned(),
+            value,
+            known,
+        };
+        let ours = self.ratios.iter().map(|(ours, times)| ratio(ours, &self.subject, *times, None));
+        // Of ours to the baseline there is one among the others.
+        let baseline = self.to_baseline.filter(|_| !self.subject.starts_with("penstock"));
+        let baseline = baseline.map(|(value, to)| ratio(&self.subject, to, value, self.known));
+        ours.chain(baseline).collect()
+    }
+
+    fn cells(&self) -> [String; 9] {
+        let row = self;
+        let ratios: Vec<String> = row
+            .ratios
+            .iter()
+            .map(|(ours, times)| format!("{} {times:.2}", ours.trim_start_matches("penstock ")))
+            .collect();
+        let optional = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
+        [
+            row.subject.clone(),
+            number(row.rounds.median),
+            number(row.rounds.min),
+            number(row.rounds.max),
+            optional(row.offered.as_ref().map(|offered| offered.median)),
+            row.lost.as_ref().map_or_else(String::new, |lost| format!("{:.0} %", lost.median * 100.0)),
+            optional(row.to_baseline.map(|(value, _)| value)),
+            ratios.join(", "),
+            row.note.clone(),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -232,20 +157,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_untouched_by_one_wild_round() {
-        assert_eq!(Figures::of(vec![3.0, 1.0, 2.0, 900.0, 2.5]).median, 2.5);
-        assert_eq!(Figures::of(vec![7.0]).median, 7.0);
-        assert_eq!(Figures::of(vec![]).median, 0.0);
-    }
-
-    #[test]
-    fn a_bound_holds_on_its_own_side_and_at_its_edge() {
-        assert!(Bound::AtLeast(1.5).holds(1.5) && !Bound::AtLeast(1.5).holds(1.49));
-        assert!(Bound::AtMost(1.1).holds(1.1) && !Bound::AtMost(1.1).holds(1.11));
-    }
-
-    #[test]
-    fn a_number_is_not_longer_than_it_is_worth() {
-        assert_eq!([0.94123, 17.73, 3412.6].map(number), ["0.941", "17.7", "3413"]);
+    fn a_measurement_is_a_name_and_a_unit() {
+        assert_eq!(name_and_unit(work::UDP), ("UDP 64 B", "Mpps"));
+        assert_eq!(name_and_unit(work::TCP_FREE), ("TCP 1 stream, CPUs free", "Gb/s"));
+        assert_eq!(name_and_unit(work::CONNECTS), ("TCP connect, ask, close", "1/s"));
+        assert_eq!(name_and_unit("what is that"), ("what is that", ""));
     }
 }

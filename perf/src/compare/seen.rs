@@ -1,6 +1,7 @@
 //! What was measured, by measurement and subject, in rounds.
 
-use super::report::{Figures, Row};
+use super::report::Row;
+use crate::figures::Spread;
 
 /// One measurement of one subject.
 #[derive(Debug, Clone)]
@@ -69,11 +70,11 @@ impl Seen {
 
 impl Entry {
     fn row(&self) -> Row {
-        let some = |values: &Vec<f64>| (!values.is_empty()).then(|| Figures::of(values.clone()));
+        let some = |values: &Vec<f64>| (!values.is_empty()).then(|| Spread::of(values.clone()));
         Row {
             measurement: self.measurement.clone(),
             subject: self.subject.clone(),
-            figures: Figures::of(self.values.clone()),
+            rounds: Spread::of(self.values.clone()),
             offered: some(&self.offered),
             lost: some(&self.lost),
             to_baseline: None,
@@ -101,7 +102,7 @@ mod tests {
         let rows = seen.rows();
         let order: Vec<_> = rows.iter().map(|row| (row.measurement.as_str(), row.subject.as_str())).collect();
         assert_eq!(order, [("UDP", "a"), ("UDP", "b"), ("TCP", "a"), ("TCP", "b")]);
-        assert_eq!(rows[0].figures.rounds, [0.0, 1.0, 2.0]);
+        assert_eq!(rows[0].rounds.samples, [0.0, 1.0, 2.0]);
         assert_eq!(rows[0].offered.as_ref().unwrap().median, 9.0);
         assert!(rows[2].offered.is_none());
     }

@@ -1,8 +1,9 @@
 //! From figures to ratios, and from ratios to verdicts: which of them mean something, and which targets they reach.
 
 use super::memory::{self, OVS_DPDK_ACL};
-use super::report::{Bound, Outcome, Ratio, Report, Verdict};
+use super::report::Report;
 use super::work::{CONNECTS, P50, P99, TCP, TCP_8, TCP_FREE, TCP_SHARE, UDP, UDP_SHARE};
+use crate::figures::{Bound, Outcome, Verdict};
 use crate::subjects::{BRIDGE, LOOP, OVS, REDIRECT, SHORTCUT, TESTPMD, USERSPACE};
 
 /// How far from what is known a peer may be.
@@ -47,9 +48,9 @@ fn judge_peers(report: &mut Report) {
         let is_ours = row.subject.starts_with("penstock");
         row.to_baseline = baseline(&row.measurement)
             .filter(|(_, subject)| *subject != row.subject)
-            .and_then(|(measurement, subject)| snapshot.median(&measurement, subject))
-            .filter(|baseline| *baseline > 0.0)
-            .map(|baseline| row.figures.median / baseline);
+            .and_then(|(measurement, subject)| Some((snapshot.median(&measurement, subject)?, subject)))
+            .filter(|(baseline, _)| *baseline > 0.0)
+            .map(|(baseline, subject)| (row.rounds.median / baseline, subject));
         // What is known of a peer's TCP with free CPUs says how it is set up, and that holds for all its TCP.
         // A loop is known by its frames.
         let judged_by = match row.measurement.as_str() {
@@ -78,17 +79,13 @@ fn judge_peers(report: &mut Report) {
                 }
             }
         }
-        if !is_ours && row.is_comparable && row.figures.median > 0.0 {
+        if !is_ours && row.is_comparable && row.rounds.median > 0.0 {
             let ours = snapshot
                 .rows
                 .iter()
                 .filter(|ours| ours.measurement == row.measurement && ours.subject.starts_with("penstock"));
-            row.ratios = ours
-                .map(|ours| Ratio {
-                    ours: ours.subject.clone(),
-                    times: ours.figures.median / row.figures.median,
-                })
-                .collect();
+            row.ratios =
+                ours.map(|ours| (ours.subject.clone(), ours.rounds.median / row.rounds.median)).collect();
         }
     }
 }
@@ -162,21 +159,16 @@ fn verdict(report: &Report, target: Target) -> Verdict {
     let find = |(measurement, who): &Figure| report.row(measurement, who);
     let of = find(&target.of);
     let to = target.to.as_ref().map(find);
-    let (value, outcome) = match (of, to) {
-        (None, _) | (_, Some(None)) => (None, Outcome::NotMeasured),
-        (Some(_), Some(Some(to))) if !to.is_comparable => (None, Outcome::NotComparable),
+    let outcome = match (of, to) {
+        (None, _) | (_, Some(None)) => Outcome::NotMeasured,
+        (Some(_), Some(Some(to))) if !to.is_comparable => Outcome::NotComparable,
         (Some(of), to) => {
-            let by = to.flatten().map_or(1.0, |to| to.figures.median);
-            let value = of.figures.median / by;
-            let outcome = match value.is_finite() {
-                true if target.bound.holds(value) => Outcome::Reached,
-                true => Outcome::Missed,
-                false => Outcome::NotMeasured,
-            };
-            (Some(value).filter(|value| value.is_finite()), outcome)
+            let by = to.flatten().map_or(1.0, |to| to.rounds.median);
+            let value = of.rounds.median / by;
+            return Verdict { aim: target.aim, ..Verdict::of(target.what, value, target.bound) };
         }
     };
-    Verdict { what: target.what, target: target.bound, aim: target.aim, value, outcome }
+    Verdict { what: target.what, target: target.bound, aim: target.aim, value: None, outcome }
 }
 
 #[cfg(test)]
@@ -187,17 +179,7 @@ mod tests {
     fn judged(figures: &[(&str, &str, f64)]) -> Report {
         let mut seen = Seen::default();
         figures.iter().for_each(|(what, who, value)| seen.add(what, who, *value));
-        let mut report = Report {
-            kind: super::super::report::KIND.to_owned(),
-            version: String::new(),
-            machine: String::new(),
-            method: String::new(),
-            placement: String::new(),
-            subjects: Vec::new(),
-            skipped: Vec::new(),
-            rows: seen.rows(),
-            verdicts: Vec::new(),
-        };
+        let mut report = Report { rows: seen.rows(), verdicts: Vec::new() };
         judge(&mut report);
         report
     }
@@ -219,7 +201,7 @@ mod tests {
         let what = format!("{UDP}: {USERSPACE} / {OVS}");
         let good = with(0.645);
         assert_eq!(outcome(&good, &what), (Some(1.0 / 0.645), Outcome::Reached));
-        assert_eq!(good.row(UDP, OVS).unwrap().ratios[0].times, 1.0 / 0.645);
+        assert_eq!(good.row(UDP, OVS).unwrap().ratios[0].1, 1.0 / 0.645);
         let bad = with(0.4);
         assert_eq!(outcome(&bad, &what), (None, Outcome::NotComparable));
         assert!(bad.row(UDP, OVS).unwrap().ratios.is_empty());

@@ -1,14 +1,15 @@
 //! The work: what every subject is given, in its turn, and how it is checked.
 
+use super::Arguments;
 use super::seen::Seen;
-use super::{Arguments, LOAD_CPU};
+use crate::interrupt;
 use crate::load::{self, LoadPlan};
+use crate::placement::{LOAD_CPU, on_cpu};
 use crate::subjects::{Sent, Subject};
+use crate::tcp::{self, Until};
 use anyhow::{Context, Result, ensure};
 use penstock_lab::Place;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) const UDP: &str = "UDP 64 B, Mpps";
 pub(super) const TCP: &str = "TCP 1 stream, Gb/s";
@@ -24,6 +25,11 @@ const ECHO_PORT: u16 = 5432;
 const TRANSFER_PORT: u16 = 5001;
 const STREAMS: u16 = 8;
 
+/// Programs run wherever the scheduler likes.
+pub(super) fn is_free(measurement: &str) -> bool {
+    matches!(measurement, TCP_FREE | TCP_8)
+}
+
 /// One turn of one subject. Returns what is worth saying about it.
 pub(super) type Measure = fn(&dyn Subject, &Arguments, &mut Seen) -> Result<String>;
 
@@ -32,12 +38,9 @@ pub(super) fn ports() -> Vec<u16> {
     std::iter::once(ECHO_PORT).chain(TRANSFER_PORT..TRANSFER_PORT + STREAMS).collect()
 }
 
-pub(super) fn prepare(subject: &dyn Subject) -> Result<()> {
-    let [from, to] = subject.places();
-    to.listen_tcp(ECHO_PORT);
-    // Connections follow each other faster than their ports come free.
-    from.run(|| penstock_net::sysctl::set("net/ipv4/tcp_tw_reuse", "1"))?;
-    Ok(())
+/// What shows that a path works before it is measured.
+pub(super) fn prepare(subject: &dyn Subject) {
+    subject.places()[1].listen_tcp(ECHO_PORT);
 }
 
 pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
@@ -58,6 +61,7 @@ pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
     };
     load::run(from, to, subject.next_hop(), &learning)?;
     let before = subject.sent_by_userspace()?;
+    interrupt::check()?;
     let arrived = load::run(from, to, subject.next_hop(), &plan)?;
     let after = subject.sent_by_userspace()?;
     ensure!(arrived.wrong_len == 0, "{} frames arrived with another length", arrived.wrong_len);
@@ -100,18 +104,19 @@ pub(super) fn tcp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
     }
     // What the transfers left behind in queues and settings is gone by then.
     std::thread::sleep(Duration::from_millis(200));
-    let latency = on_cpu(LOAD_CPU, || from.round_trips(to.v4(), ECHO_PORT, arguments.questions))?;
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
-    seen.add(P50, name, us(latency.p50));
-    seen.add(P99, name, us(latency.p99));
-    let connects = on_cpu(LOAD_CPU, || connects(from, to, time / 3))?;
+    interrupt::check()?;
+    let asked = on_cpu(LOAD_CPU, || tcp::questions(from, to, Until::Asked(arguments.questions)))?;
+    let us = |quantile| asked.times.value_at_quantile(quantile) as f64 / 1e3;
+    seen.add(P50, name, us(0.5));
+    seen.add(P99, name, us(0.99));
+    let connects = on_cpu(LOAD_CPU, || tcp::connections(from, to, 1, time / 3))?.per_second();
     seen.add(CONNECTS, name, connects);
     Ok(format!(
         "{:.2} Gb/s, CPUs free {:.2}, 8 streams {:.2}; request {:.0} us; {connects:.0} connections/s",
         pinned.gigabits,
         free.gigabits,
         eight.gigabits,
-        us(latency.p50)
+        us(0.5)
     ))
 }
 
@@ -150,34 +155,6 @@ fn share_of_transfer(
 /// Which share of what arrived was not sent by userspace.
 fn past_userspace(sent: u64, arrived: u64) -> f64 {
     if arrived == 0 { 0.0 } else { 1.0 - (sent as f64 / arrived as f64).min(1.0) }
-}
-
-/// Connections a second, one after the other: connect, ask one question, close.
-fn connects(from: &Place, to: &Place, time: Duration) -> Result<f64> {
-    let address = SocketAddr::new(to.v4().into(), ECHO_PORT);
-    from.netns()
-        .run(|| -> Result<f64> {
-            let (began, mut count) = (Instant::now(), 0u32);
-            while began.elapsed() < time {
-                let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-                stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-                stream.set_nodelay(true)?;
-                let mut answer = [0];
-                stream.write_all(b"?")?;
-                stream.read_exact(&mut answer)?;
-                count += 1;
-            }
-            Ok(f64::from(count) / began.elapsed().as_secs_f64())
-        })?
-        .context("connecting again and again")
-}
-
-/// Threads that `what` makes inherit the CPU.
-pub(super) fn on_cpu<T: Send>(cpu: usize, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| match scope.spawn(|| load::pin(cpu).and_then(|()| what())).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
 }
 
 #[cfg(test)]

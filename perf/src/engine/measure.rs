@@ -38,8 +38,7 @@ const SINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOURS_MS: u64 = 4 * 3_600_000;
 
 /// What every frame meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The flow cache knows its flow.
     Hit,
@@ -47,6 +46,16 @@ pub(crate) enum Kind {
     Miss,
     /// Nobody knows its flow: it is the first.
     New,
+}
+
+impl Kind {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Kind::Hit => "hit",
+            Kind::Miss => "miss, flow known",
+            Kind::New => "new flow",
+        }
+    }
 }
 
 /// A pipeline with its flows.

@@ -8,7 +8,8 @@
 
 use super::frame::HEADERS_LEN;
 use super::pace::Pace;
-use super::{Sent, Source, Stream, pin};
+use super::{Sent, Source, Stream};
+use crate::placement::pin;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, MapData};
 use aya::programs::Xdp;

@@ -5,7 +5,8 @@
 
 use super::frame;
 use super::pace::{Pace, Pacer};
-use super::{Sent, Source, Stream, pin};
+use super::{Sent, Source, Stream};
+use crate::placement::pin;
 use anyhow::{Context, Result, bail};
 use nix::time::{ClockId, clock_gettime};
 use penstock_net::Netns;

@@ -4,7 +4,9 @@
 //! arrives was sent after the change. Revoked: the last that arrives. The cluster around them is as large as in
 //! [`super::compile`], in files of its own.
 
-use super::{Arguments, Figure, cluster, median, p99};
+use super::{Arguments, cluster, judge, p99};
+use crate::figures::{Bound, Document, Figure};
+use crate::progress::Progress;
 use anyhow::{Result, bail, ensure};
 use penstock_lab::{Lab, LabOptions, Place, Polling};
 use std::net::{SocketAddr, UdpSocket};
@@ -30,7 +32,8 @@ spec:
   - from: [{podSelector: {matchLabels: {guest: 'yes'}}}]
 ";
 
-pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
+pub(super) fn measure(arguments: &Arguments, document: &mut Document, progress: &mut Progress) -> Result<()> {
+    progress.step("making pods")?;
     let directory = tempfile::tempdir()?;
     let options = LabOptions {
         objects: Some(directory.path().to_owned()),
@@ -84,11 +87,13 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
         });
         let mut changes = || -> Result<()> {
             for _ in 0..arguments.changes.div_ceil(2) {
+                progress.step("changing a label")?;
                 let at = begin.elapsed();
                 *first_after.lock().expect("not poisoned") = (at, None);
                 guest.becomes("yes")?;
                 granted.push(wait(|| first_after.lock().expect("not poisoned").1)?.saturating_sub(at));
                 std::thread::sleep(Duration::from_millis(30));
+                progress.step("changing a label")?;
                 let at = begin.elapsed();
                 guest.becomes("no")?;
                 let silent = || {
@@ -105,12 +110,15 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
     })?;
     let ms = |times: &[Duration]| times.iter().map(|time| time.as_secs_f64() * 1e3).collect::<Vec<_>>();
     let all: Vec<f64> = [ms(&granted), ms(&revoked)].concat();
-    Ok(vec![
-        Figure::new("label changed to frames pass, p50", median(ms(&granted)), "ms"),
-        Figure::new("label changed to no frame passes, p50", median(ms(&revoked)), "ms"),
-        Figure::new("label changed to enforced, p50", median(all.clone()), "ms").at_most(10.0),
-        Figure::new("label changed to enforced, p99", p99(all), "ms").at_most(100.0),
-    ])
+    const ENFORCED: &str = "label changed to enforced";
+    document.figures.extend([
+        Figure::of("label changed to frames pass", "ms", ms(&granted)).at("quantile", "p50"),
+        Figure::of("label changed to no frame passes", "ms", ms(&revoked)).at("quantile", "p50"),
+    ]);
+    let p99 = p99(all.clone());
+    judge(document, Figure::of(ENFORCED, "ms", all).at("quantile", "p50"), Bound::AtMost(10.0));
+    judge(document, Figure::one(ENFORCED, "ms", p99).at("quantile", "p99"), Bound::AtMost(100.0));
+    Ok(())
 }
 
 /// The file of the pod whose label changes.

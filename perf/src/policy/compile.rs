@@ -1,6 +1,8 @@
 //! The first compilation of a large cluster, its memory, and what one changed label costs after it.
 
-use super::{Arguments, Figure, cluster, median, p99};
+use super::{Arguments, cluster, judge, p99};
+use crate::figures::{Bound, Document, Figure};
+use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 use penstock_api::artefact::PodKey;
 use penstock_api::ids::EndpointId;
@@ -12,7 +14,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
-pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
+pub(super) fn measure(arguments: &Arguments, document: &mut Document, progress: &mut Progress) -> Result<()> {
+    progress.step("compiling the cluster")?;
     let namespaces = usize::from(arguments.namespaces);
     let text: String = cluster::objects(arguments.pods, arguments.policies, namespaces)
         .iter()
@@ -47,19 +50,18 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
         });
         times.push(time * 1e3);
     }
-    let what = format!(
-        "{} pods, {} policies, {} namespaces, {} pods here",
-        arguments.pods, arguments.policies, namespaces, arguments.local
-    );
-    Ok(vec![
-        Figure::new(format!("text to objects, {what}"), load, "s"),
-        Figure::new("first compilation", first, "s").at_most(2.0),
-        Figure::new("peak memory: text, objects, compiler and artefact", memory, "MiB").at_most(256.0),
-        Figure::new("identities", artefact.identities.len() as f64, ""),
-        Figure::new("rules", artefact.rules.len() as f64, ""),
-        Figure::new("artefact after one changed label, p50", median(times.clone()), "ms"),
-        Figure::new("artefact after one changed label, p99", p99(times), "ms"),
-    ])
+    document.figures.push(Figure::one("text to objects", "s", load));
+    judge(document, Figure::one("first compilation", "s", first), Bound::AtMost(2.0));
+    let memory = Figure::one("peak memory: text, objects, compiler and artefact", "MiB", memory);
+    judge(document, memory, Bound::AtMost(256.0));
+    let p99 = p99(times.clone());
+    document.figures.extend([
+        Figure::one("compiled", "identities", artefact.identities.len() as f64),
+        Figure::one("compiled", "rules", artefact.rules.len() as f64),
+        Figure::of("artefact after one changed label", "ms", times).at("quantile", "p50"),
+        Figure::one("artefact after one changed label", "ms", p99).at("quantile", "p99"),
+    ]);
+    Ok(())
 }
 
 fn load(text: &str) -> Result<Vec<Object>> {

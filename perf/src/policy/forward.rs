@@ -1,7 +1,9 @@
 //! The whole pipeline on memory ports, connection tracking on: a mix of cached flows, and a new flow with every frame, with
 //! no policy and with many rules. What is timed are the worker's rounds; putting frames in and taking them out is not.
 
-use super::{Arguments, Figure, compile, median};
+use super::{beside, compile};
+use crate::figures::{Bound, Document, Figure};
+use crate::progress::Progress;
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
 use penstock_api::PortId;
@@ -19,34 +21,23 @@ const BURST: usize = 256;
 const NEW_FLOWS: usize = 60_000;
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
+pub(super) fn measure(rounds: usize, document: &mut Document, progress: &mut Progress) -> Result<()> {
     let (mut none, mut many) = (Switch::new(0)?, Switch::new(RULES)?);
     let (mut cached, mut new) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for _ in 0..arguments.rounds.max(1) {
+    for _ in 0..rounds {
+        progress.step("forwarding from memory")?;
         for (n, switch) in [&mut none, &mut many].into_iter().enumerate() {
             cached[n].push(switch.cached()?);
             new[n].push(switch.new_flows()?);
         }
     }
-    let [cached_none, cached_many] = cached.map(median);
-    let [new_none, new_many] = new.map(median);
-    Ok(vec![
-        Figure::new(format!("pipeline on memory, {FLOWS} cached flows, no policy"), cached_none, "Mpps"),
-        Figure::new(
-            format!("pipeline on memory, {FLOWS} cached flows, {RULES} rules each way"),
-            cached_many,
-            "Mpps",
-        ),
-        Figure::new(format!("{RULES} rules beside none, cached flows"), cached_many / cached_none, "times")
-            .at_least(0.95),
-        Figure::new("pipeline on memory, a new flow with every frame, no policy", new_none, "Mpps"),
-        Figure::new(
-            format!("pipeline on memory, a new flow with every frame, {RULES} rules each way"),
-            new_many,
-            "Mpps",
-        ),
-        Figure::new(format!("{RULES} rules beside none, new flows"), new_many / new_none, "times"),
-    ])
+    let pair = |name: &str, [none, many]: [Vec<f64>; 2]| {
+        [(RULES, many), (0, none)].map(|(rules, rates)| Figure::of(name, "Mpps", rates).at("rules", rules))
+    };
+    let known = format!("pipeline on memory, {FLOWS} cached flows");
+    beside(document, pair(&known, cached), Some(Bound::AtLeast(0.95)));
+    beside(document, pair("pipeline on memory, a new flow with every frame", new), None);
+    Ok(())
 }
 
 struct Switch {

@@ -1,6 +1,8 @@
 //! The lookup alone: peer to identity, identity and port to verdict, with many rules beside few.
 
-use super::{Arguments, Figure, median};
+use super::beside;
+use crate::figures::{Bound, Document, Figure};
+use crate::progress::Progress;
 use anyhow::Result;
 use penstock_api::Action;
 use penstock_api::artefact::{
@@ -18,19 +20,19 @@ const FEW: usize = 10;
 const MANY: usize = 10_000;
 const LOOKUPS: usize = 1_000_000;
 
-pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Figure>> {
+pub(super) fn measure(rounds: usize, document: &mut Document, progress: &mut Progress) -> Result<()> {
     let (few, many) = (Policy::build(artefact(FEW))?, Policy::build(artefact(MANY))?);
     let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
-    for _ in 0..arguments.rounds.max(1) {
+    for _ in 0..rounds {
+        progress.step("looking up")?;
         of_few.push(nanoseconds(&few, FEW));
         of_many.push(nanoseconds(&many, MANY));
     }
-    let (of_few, of_many) = (median(of_few), median(of_many));
-    Ok(vec![
-        Figure::new(format!("lookup with {FEW} rules, peers uniform over all"), of_few, "ns"),
-        Figure::new(format!("lookup with {MANY} rules, peers uniform over all"), of_many, "ns"),
-        Figure::new(format!("lookup with {MANY} rules beside {FEW}"), of_many / of_few, "times").at_most(2.0),
-    ])
+    let figure = |rules, times| {
+        Figure::of("lookup", "ns", times).at("rules", rules).note("peers uniform over all rules")
+    };
+    beside(document, [figure(MANY, of_many), figure(FEW, of_few)], Some(Bound::AtMost(2.0)));
+    Ok(())
 }
 
 /// One pod under `rules` rules, each for one peer of its own and one port of its own.

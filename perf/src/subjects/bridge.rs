@@ -28,8 +28,12 @@ impl Subject for Bridge {
         super::BRIDGE
     }
 
+    fn version(&self) -> String {
+        super::kernel()
+    }
+
     fn describe(&self) -> String {
-        format!("{}, GRO on the pods' host ends", super::kernel())
+        "GRO on the pods' host ends".to_owned()
     }
 
     fn places(&self) -> [&Place; 2] {

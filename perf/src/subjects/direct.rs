@@ -141,6 +141,10 @@ impl Subject for Direct {
         }
     }
 
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
     fn describe(&self) -> String {
         let how = match self.sending {
             Sending::Ring => "",

@@ -113,23 +113,13 @@ pub(crate) fn directory(peer: &str) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix(&name(peer)).rand_bytes(0).tempdir()?)
 }
 
-/// Removes what benchmarks left that were killed.
+/// Removes the namespaces and directories that benchmarks left which were killed.
 pub(crate) fn sweep() {
-    remove(|process| !process.is_empty() && !Path::new("/proc").join(process).exists());
-}
-
-/// Removes what this process made, when it is interrupted.
-pub(crate) fn remove_own() {
-    let own = std::process::id().to_string();
-    remove(|process| process == own);
-}
-
-/// Namespaces and directories of the processes that `is_wanted` names.
-fn remove(is_wanted: impl Fn(&str) -> bool) {
+    let is_wanted = |process: &str| !process.is_empty() && !Path::new("/proc").join(process).exists();
     let names = |dir: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let process = |name: &String| name.strip_prefix(PREFIX)?.split('-').next().map(&is_wanted);
+        let process = |name: &String| name.strip_prefix(PREFIX)?.split('-').next().map(is_wanted);
         names.filter(|name| process(name) == Some(true)).collect()
     };
     for name in names(Path::new("/run/netns")) {

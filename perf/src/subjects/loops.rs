@@ -25,6 +25,7 @@ pub(crate) struct Loop {
     ground: Ground,
     _dir: TempDir,
     name: &'static str,
+    version: String,
     describe: String,
 }
 
@@ -33,21 +34,19 @@ impl Loop {
     pub(crate) fn with_xsk_rs(cpu: usize) -> Result<Loop> {
         let program = std::env::current_exe().context("this program does not find itself")?;
         let describe = format!(
-            "xsk-rs 0.11, two sockets over one area, native copy, need_wakeup, one kick per batch of {}",
+            "two sockets over one area, native copy, need_wakeup, one kick per batch of {}",
             bare::BATCH
         );
-        Loop::start(super::LOOP, "xsk", &program, &["afxdp-loop"], cpu, describe)
+        Loop::start(super::LOOP, "xsk", &program, &["afxdp-loop"], cpu, ["xsk-rs 0.11".to_owned(), describe])
     }
 
     /// As [`Loop::with_xsk_rs`].
     pub(crate) fn with_afxdp(cpu: usize) -> Result<Loop> {
         let program = beside_this(AFXDP_PROGRAM)?;
         let version = child::output(std::process::Command::new(&program).arg("--version"))?;
-        let describe = format!(
-            "{}, two areas over one memory, native copy, need_wakeup, one kick per batch of 32",
-            version.trim()
-        );
-        Loop::start(super::LOOP_AFXDP, "afx", &program, &[], cpu, describe)
+        let describe = "two areas over one memory, native copy, need_wakeup, one kick per batch of 32";
+        let says = [version.trim(), describe].map(str::to_owned);
+        Loop::start(super::LOOP_AFXDP, "afx", &program, &[], cpu, says)
     }
 
     fn start(
@@ -56,7 +55,7 @@ impl Loop {
         program: &Path,
         arguments: &[&str],
         cpu: usize,
-        describe: String,
+        [version, describe]: [String; 2],
     ) -> Result<Loop> {
         let ground = Ground::make(short)?;
         // A frame with an unfinished checksum leaves an AF_XDP port as it is.
@@ -78,7 +77,7 @@ impl Loop {
         child
             .wait_until("it forwarded", || said().contains(READY))
             .with_context(|| format!("it said: {}", said().trim()))?;
-        Ok(Loop { program: child, ground, _dir: dir, name, describe })
+        Ok(Loop { program: child, ground, _dir: dir, name, version, describe })
     }
 }
 
@@ -93,6 +92,10 @@ fn beside_this(program: &str) -> Result<PathBuf> {
 impl Subject for Loop {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
     }
 
     fn describe(&self) -> String {

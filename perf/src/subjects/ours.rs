@@ -21,6 +21,38 @@ pub(crate) enum Shortcut {
     Off,
 }
 
+impl Shortcut {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shortcut::Off => super::USERSPACE,
+            Shortcut::On => super::SHORTCUT,
+        }
+    }
+
+    pub(crate) fn value(self) -> &'static str {
+        match self {
+            Shortcut::Off => "off",
+            Shortcut::On => "on",
+        }
+    }
+
+    /// Beside a worker that spins what passes in the kernel on the other CPU of a small machine is half as fast, and the worker
+    /// has nothing to do: then it sleeps, as it does by default.
+    pub(crate) fn polling(self) -> Polling {
+        match self {
+            Shortcut::Off => Polling::Busy,
+            Shortcut::On => Polling::Adaptive,
+        }
+    }
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Shortcut::Off => "shortcut off, polling busy",
+            Shortcut::On => "shortcut on, polling adaptive",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Ours {
     places: [Pod; 2],
@@ -36,17 +68,14 @@ pub(crate) struct Ours {
 impl Ours {
     /// One worker, on `cpu`. `ports`: what the receiver may be reached on beside the load's port.
     pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16], shortcut: Shortcut) -> Result<Ours> {
-        // Beside a worker that spins what passes in the kernel on the other CPU of this machine is half as fast, and the worker
-        // has nothing to do: then it sleeps, as it does by default.
-        let (instance, value, polling) = match shortcut {
-            Shortcut::Off => (INSTANCES[0], "off", Polling::Busy),
-            Shortcut::On => (INSTANCES[1], "on", Polling::Adaptive),
-        };
+        let instance = INSTANCES[usize::from(shortcut == Shortcut::On)];
         let options = LabOptions {
             instance: Some(instance.to_owned()),
             workers: Some(1),
-            polling: Some(polling),
-            switch_arguments: ["--cpus", &cpu.to_string(), "--shortcut", value].map(str::to_owned).to_vec(),
+            polling: Some(shortcut.polling()),
+            switch_arguments: ["--cpus", &cpu.to_string(), "--shortcut", shortcut.value()]
+                .map(str::to_owned)
+                .to_vec(),
             ..LabOptions::default()
         };
         let lab = Lab::start("bench", options)?;
@@ -89,20 +118,17 @@ pub(crate) fn policy(rules: usize, ports: &[u16]) -> String {
 
 impl Subject for Ours {
     fn name(&self) -> &'static str {
-        match self.shortcut {
-            Shortcut::Off => super::USERSPACE,
-            Shortcut::On => super::SHORTCUT,
-        }
+        self.shortcut.name()
+    }
+
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
     }
 
     fn describe(&self) -> String {
         format!(
-            "{}, shortcut {}, {} rules each way, conntrack on, GRO on the pods' host ends",
-            env!("CARGO_PKG_VERSION"),
-            match self.shortcut {
-                Shortcut::On => "on, 1 worker, polling adaptive",
-                Shortcut::Off => "off, 1 worker, polling busy",
-            },
+            "1 worker, {}, {} rules each way, conntrack on, GRO on the pods' host ends",
+            self.shortcut.words(),
             self.rules
         )
     }

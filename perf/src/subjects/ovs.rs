@@ -143,12 +143,13 @@ impl Subject for Ovs {
         super::OVS
     }
 
+    fn version(&self) -> String {
+        self.daemon.version.clone()
+    }
+
     fn describe(&self) -> String {
-        format!(
-            "{}; datapath netdev, type=afxdp xdp-mode=native use-need-wakeup=false n_rxq=1, action NORMAL, no policy, no \
-             conntrack",
-            self.daemon.version
-        )
+        "datapath netdev, type=afxdp xdp-mode=native use-need-wakeup=false n_rxq=1, action NORMAL, no policy, no conntrack"
+            .to_owned()
     }
 
     fn places(&self) -> [&Place; 2] {

@@ -63,11 +63,12 @@ impl OvsDpdk {
         Ok(ovs)
     }
 
+    pub(crate) fn version(&self) -> String {
+        self.daemon.version.clone()
+    }
+
     pub(crate) fn describe(&self) -> String {
-        format!(
-            "{}; net_pcap (infinite_rx) to net_null, smc-enable=true, no huge pages, one polling thread",
-            self.daemon.version
-        )
+        "net_pcap (infinite_rx) to net_null, smc-enable=true, no huge pages, one polling thread".to_owned()
     }
 
     pub(crate) fn process(&self) -> u32 {

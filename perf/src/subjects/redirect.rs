@@ -61,10 +61,13 @@ impl Subject for RedirectPeer {
         super::REDIRECT
     }
 
+    fn version(&self) -> String {
+        super::kernel()
+    }
+
     fn describe(&self) -> String {
         format!(
-            "{}, a {} program of one bpf_redirect_peer on each pod's host end, GRO on them; no look-up of flows, no policy",
-            super::kernel(),
+            "a {} program of one bpf_redirect_peer on each pod's host end, GRO on them; no look-up of flows, no policy",
             self.how
         )
     }
