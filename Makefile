@@ -3,8 +3,8 @@
 #   make demo          build, then show pods talking through the switch under policy (KEEP=1 leaves it running)
 #   make test          every test; those that make network namespaces want root (or sudo)
 #   make oracle        our reading of policy against Cilium's own engine (wants Go; PENSTOCK_CLUSTERS=100000 asks for more)
-#   make vm            the tests of nodes on emulated machines with NICs and older kernels (wants qemu-system-x86; 6 min a kernel;
-#                      KERNELS="6.1 6.12 7.2", TESTS="nics:: mtu::" choose)
+#   make vm            the tests of nodes on emulated machines with NICs and other kernels, with the shortcut and without (wants
+#                      qemu-system-x86; half an hour; KERNELS="6.1 6.12 7.2", SHORTCUT="on off", TESTS="nics:: mtu::" choose)
 #   make vm-setup      QEMU and what else that needs
 #   make conformance   others' policy cases, simulated, as frames and between pods, where their corpus is at hand (root)
 #   make lint          formatting, clippy, dependencies
@@ -68,11 +68,15 @@ oracle:
 # The CPU is emulated too: minutes, and no figures. Release programs where there are some (they are brought up to date), else
 # debug ones; the first line of each boot says which.
 KERNELS := 6.1 6.12 7.2
+SHORTCUT := on off
 TESTS :=
 PROFILE := $(if $(wildcard $(BIN)/penstock-vswitch),release,debug)
 vm:
 	cargo build $(if $(filter release,$(PROFILE)),--release) --workspace --bins
-	set -e; for kernel in $(KERNELS); do PENSTOCK_BIN_DIR=$(CURDIR)/target/$(PROFILE) perf/vm/run $$kernel $(TESTS); done
+	failed=; for kernel in $(KERNELS); do for shortcut in $(SHORTCUT); do \
+	    PENSTOCK_SHORTCUT=$$shortcut PENSTOCK_BIN_DIR=$(CURDIR)/target/$(PROFILE) perf/vm/run $$kernel $(TESTS) \
+	        || failed+=" $$kernel ($$shortcut)"; \
+	done; done; [ -z "$$failed" ] || { echo "not passed:$$failed"; exit 1; }
 
 vm-setup:
 	@perf/vm/setup

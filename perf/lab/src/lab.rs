@@ -6,6 +6,7 @@ use crate::node::{self, NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6};
 use crate::objects::{self, Labels, Objects};
 use crate::place::Place;
 use crate::pod::Pod;
+use crate::probe::scaled;
 use crate::programs::Programs;
 use crate::switch;
 use anyhow::{Context, Result, bail};
@@ -272,10 +273,10 @@ impl Lab {
             if account["synced"] == true && account["files"] == self.objects.count()? {
                 return Ok(());
             }
-            if began.elapsed() > SETTLE_TIMEOUT {
+            if began.elapsed() > scaled(SETTLE_TIMEOUT) {
                 bail!(
                     "the objects are not in force after {} s: there are {} files, and {} says {account}",
-                    SETTLE_TIMEOUT.as_secs(),
+                    scaled(SETTLE_TIMEOUT).as_secs(),
                     self.objects.count()?,
                     file.display()
                 );

@@ -53,6 +53,6 @@ pub use lab::{Lab, LabOptions, Polling};
 pub use node::{NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6};
 pub use place::Place;
 pub use pod::Pod;
-pub use probe::{Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
+pub use probe::{Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome, scaled};
 pub use transfer::{Latency, RunningTransfer, Transfer};
 pub use wire::{Watch, Wire};

@@ -1,6 +1,6 @@
 //! A place to probe from: a pod, the node, or what lies behind the node.
 
-use crate::probe::{self, Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome};
+use crate::probe::{self, Connection, DEFAULT_TIMEOUT, HttpAnswer, Outcome, scaled};
 use crate::serve::{self, Server};
 use crate::transfer::{self, Latency, RunningTransfer};
 use crate::wire::{Watch, Wire};
@@ -99,7 +99,7 @@ impl Place {
     /// Connects to a TCP echo server and has a nonce echoed, within [`DEFAULT_TIMEOUT`].
     #[track_caller]
     pub fn connect(&self, to: impl Into<IpAddr>, port: u16) -> Outcome {
-        self.connect_within(to, port, DEFAULT_TIMEOUT)
+        self.connect_within(to, port, scaled(DEFAULT_TIMEOUT))
     }
 
     /// As [`Place::connect`] with another timeout.
@@ -137,7 +137,7 @@ impl Place {
     /// One ICMP or ICMPv6 echo with a payload of 56 bytes, within [`DEFAULT_TIMEOUT`].
     #[track_caller]
     pub fn ping(&self, to: impl Into<IpAddr>) -> Outcome {
-        self.ping_with(to, 56, DEFAULT_TIMEOUT)
+        self.ping_with(to, 56, scaled(DEFAULT_TIMEOUT))
     }
 
     /// As [`Place::ping`], of another size.

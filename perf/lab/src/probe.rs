@@ -13,11 +13,26 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a probe waits when nothing is said: many times a round trip, little enough for a table of refusals.
+/// How long a probe waits when nothing is said, [`scaled`]: many times a round trip, little enough for a table of refusals.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A time within which something comes or does not, as long as this machine needs it: `PENSTOCK_TIME_SCALE` times, a whole number
+/// that is 1 unless somebody knows that the machine is slow. One whose CPU is emulated is. Too short a time would not only fail
+/// what passes: it would take an answer that is late for one that does not come.
+pub fn scaled(time: Duration) -> Duration {
+    static SCALE: OnceLock<u32> = OnceLock::new();
+    time * *SCALE.get_or_init(|| {
+        let Ok(text) = std::env::var("PENSTOCK_TIME_SCALE") else { return 1 };
+        match text.parse() {
+            Ok(scale) if scale > 0 => scale,
+            _ => panic!("PENSTOCK_TIME_SCALE is {text:?}, which is no whole number above 0"),
+        }
+    })
+}
 
 /// What became of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]

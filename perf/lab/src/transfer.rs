@@ -1,6 +1,7 @@
 //! How fast: bytes of one TCP stream in a time, and the time of one small question and its answer.
 
 use crate::place::Place;
+use crate::probe::scaled;
 use crate::serve::{self, Server, is_tick};
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
@@ -61,12 +62,12 @@ impl RunningTransfer {
             Ok(result) => result.context("the transfer broke")?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + scaled(Duration::from_secs(5));
         while !self.done.load(Ordering::Acquire) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
         let elapsed = self.began.elapsed();
-        ensure!(self.done.load(Ordering::Acquire), "the end of the transfer did not arrive within 5 s");
+        ensure!(self.done.load(Ordering::Acquire), "the end of the transfer did not arrive in good time");
         Ok(Transfer { bytes: self.received.load(Ordering::Relaxed), elapsed })
     }
 }
@@ -100,7 +101,7 @@ pub(crate) fn start(
     let sender = thread::Builder::new().name("transfer".to_owned()).spawn(move || {
         let block = vec![0x5a; BLOCK_LEN];
         // A path that stops carrying must end the transfer, not hang it.
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_write_timeout(Some(scaled(Duration::from_secs(5))))?;
         while began.elapsed() < duration {
             stream.write_all(&block)?;
         }
@@ -114,7 +115,7 @@ pub(crate) fn round_trips(from: &Place, to: SocketAddr, count: usize) -> Result<
     ensure!(count > 0, "no question was asked");
     let mut stream = connect(from, to)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_read_timeout(Some(scaled(ANSWER_TIMEOUT)))?;
     let mut times = Vec::with_capacity(count);
     let (mut question, mut answer) = ([0; QUESTION_LEN], [0; QUESTION_LEN]);
     for n in 0..count {
@@ -130,7 +131,7 @@ pub(crate) fn round_trips(from: &Place, to: SocketAddr, count: usize) -> Result<
 
 fn connect(from: &Place, to: SocketAddr) -> Result<TcpStream> {
     from.netns()
-        .run(|| TcpStream::connect_timeout(&to, CONNECT_TIMEOUT))
+        .run(|| TcpStream::connect_timeout(&to, scaled(CONNECT_TIMEOUT)))
         .and_then(|result| result)
         .with_context(|| format!("{} cannot connect to {to}", from.name()))
 }

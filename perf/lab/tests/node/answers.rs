@@ -5,6 +5,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use penstock_api::DropReason;
 use penstock_api::message::gateway;
 use penstock_lab::Outcome::{Reached, Unreachable};
+use penstock_lab::scaled;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -127,7 +128,7 @@ fn the_gateway_answers_pings_and_never_a_pods_own_probe_for_its_address() {
     let wire = web.wire("eth0");
     wire.send(&frame).unwrap();
     let advert = |frame: &[u8]| frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(54) == Some(&136);
-    assert_eq!(wire.receive_where(std::time::Duration::from_millis(500), advert), None);
+    assert_eq!(wire.receive_where(scaled(std::time::Duration::from_millis(500)), advert), None);
     lab.assert_frames_conserved();
 }
 

@@ -6,8 +6,8 @@ use penstock_net::Netlink;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Longer than anything may take on a machine that compiles beside us.
-pub(crate) const LONG: Duration = Duration::from_secs(5);
+/// Longer than anything may take on a machine that compiles beside us, or has no CPU but an emulated one. Waited for by what fails.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) const TCP: u16 = 5432;
 pub(crate) const UDP: u16 = 53;
@@ -45,11 +45,19 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// The running kernel's version, as far as it says what there is.
-pub(crate) fn kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap())
+/// Does the running kernel (`vmlinux`), or a module that is loaded, have a type, field or function of this name? What it can do
+/// is asked of its own description of itself and not of its version: distributions carry features back.
+pub(crate) fn kernel_has(module: &str, name: &str) -> bool {
+    let path = format!("/sys/kernel/btf/{module}");
+    let names =
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}, which says what it can do: {error}"));
+    let name = [b"\0", name.as_bytes(), b"\0"].concat();
+    names.windows(name.len()).any(|window| window == name)
+}
+
+/// Frames of several buffers. A kernel that has them tells of each NIC how many buffers it sends.
+pub(crate) fn has_multi_buffer() -> bool {
+    kernel_has("vmlinux", "xdp_zc_max_segs")
 }
 
 pub(crate) fn mac_of(place: &Place, interface: &str) -> [u8; 6] {

@@ -101,10 +101,18 @@ pub(crate) fn node_of(
     ports: &[(&Spec, &str)],
     place: impl Fn(&Lab, &Spec) -> Place,
 ) -> (Lab, Pod, Vec<Place>) {
+    node_with(LabOptions { mtu, ..workers(2) }, ports, place)
+}
+
+pub(crate) fn node_with(
+    options: LabOptions,
+    ports: &[(&Spec, &str)],
+    place: impl Fn(&Lab, &Spec) -> Place,
+) -> (Lab, Pod, Vec<Place>) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("vswitch.toml");
     std::fs::write(&config, "").unwrap();
-    let lab = Lab::with("direct", LabOptions { mtu, switch_config: Some(config.clone()), ..workers(2) });
+    let lab = Lab::with("direct", LabOptions { switch_config: Some(config.clone()), ..options });
     let web = lab.pod("shop", "web", &[("app", "web")]);
     for (spec, _) in ports {
         lab.declare_pod("shop", spec.name, &[("app", spec.name)]).unwrap();

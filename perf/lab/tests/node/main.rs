@@ -9,6 +9,7 @@ mod common;
 mod direct;
 mod explained;
 mod idle;
+mod kernels;
 mod mtu;
 mod nics;
 mod offloads;

@@ -3,8 +3,8 @@
 //! The machine has pairs of NICs with a wire between them. Of each pair one is the switch's port, known by its address
 //! 52:54:00:00:00:N, and the other is in a namespace of its own and has 52:54:00:00:01:N.
 
-use crate::common::{AtEnd, by_hand, kernel, kill_switch, until, workers};
-use crate::direct::{Spec, a_smaller_mtu_is_found_out, configure, device, node, node_of, talk};
+use crate::common::{AtEnd, by_hand, kernel_has, kill_switch, until, workers};
+use crate::direct::{Spec, a_smaller_mtu_is_found_out, configure, device, node, node_of, node_with, talk};
 use nix::sys::signal::Signal;
 use penstock_api::DropReason;
 use penstock_api::message::AreaKind;
@@ -28,10 +28,13 @@ const fn spec(n: u8, name: &'static str, interface: &'static str) -> Spec {
 
 /// 82576: does everything, from Linux 6.14 on.
 const IGB: Spec = spec(1, "behind-igb", "igb0");
-/// Native, and without its memory behind an IOMMU nothing more.
+/// Native, and without its memory behind an IOMMU nothing more. As many queues as the machine could give it.
 const VIRTIO: Spec = spec(2, "behind-virtio", "virtio0");
 /// Knows nothing of XDP.
 const E1000E: Spec = spec(3, "behind-e1000e", "e1000e0");
+const ANOTHER_IGB: Spec = spec(4, "behind-another", "igb1");
+/// As if behind an IOMMU: does everything, from Linux 6.13 on.
+const MAPPED_VIRTIO: Spec = spec(5, "behind-mapped", "virtio1");
 
 /// Finds a NIC by its address and gives it to a namespace under a name. One whose namespace is being removed comes back in a
 /// moment, under whatever name is free.
@@ -54,8 +57,8 @@ fn wired(lab: &Lab, spec: &Spec) -> Place {
     let mut mac = spec.mac;
     mac[4] = 0;
     give(mac, lab.host().netns(), spec.interface);
-    if spec.interface == IGB.interface {
-        // It has a queue for every CPU.
+    // Most begin with a queue for every CPU.
+    if queues_of(lab, spec.interface) != spec.queues {
         by_hand(lab.host(), &["ethtool", "-L", spec.interface, "combined", &spec.queues.to_string()]);
     }
     let netns = Netns::create(&format!("{}-p-{}", lab.instance(), spec.interface)).unwrap();
@@ -63,11 +66,27 @@ fn wired(lab: &Lab, spec: &Spec) -> Place {
     configure(netns, spec)
 }
 
+/// How many queues it uses: what `ethtool -l` says last. One, where the driver has no number to say.
+fn queues_of(lab: &Lab, interface: &str) -> u32 {
+    let output = lab.host().run(|| std::process::Command::new("ethtool").args(["-l", interface]).output());
+    let table = String::from_utf8(output.unwrap().stdout).unwrap();
+    let mut combined = table.lines().filter_map(|line| line.strip_prefix("Combined:")?.trim().parse().ok());
+    combined.next_back().unwrap_or(1)
+}
+
 /// How the driver of the igb can be bound: its mode, and why not better.
 fn best_of_igb() -> (&'static str, &'static str) {
-    match kernel() >= (6, 14) {
+    match kernel_has("igb", "igb_xmit_zc") {
         true => ("zero-copy", ""),
         false => ("native copy", "igb refuses zero-copy: Operation not supported"),
+    }
+}
+
+/// As [`best_of_igb`]. A driver that only receives without copying does not say that it can.
+fn best_of_mapped_virtio() -> (&'static str, &'static str) {
+    match kernel_has("virtio_net", "VIRTNET_XMIT_TYPE_XSK") {
+        true => ("zero-copy", ""),
+        false => ("native copy", "virtio_net refuses zero-copy: Operation not supported"),
     }
 }
 
@@ -136,26 +155,32 @@ fn every_driver_gives_its_best_and_all_ports_talk_with_each_other() {
     lab.assert_frames_conserved();
 }
 
-/// Frames each receive queue of an interface has seen.
+/// Frames each receive queue of an interface has seen: those its XDP program saw, where the driver tells them apart.
 fn frames_of_queues(lab: &Lab, interface: &str) -> Vec<u64> {
     let output = lab.host().run(|| std::process::Command::new("ethtool").args(["-S", interface]).output());
     let table = String::from_utf8(output.unwrap().stdout).unwrap();
-    let count = |line: &str| {
-        let (name, value) = line.trim().split_once(": ")?;
-        (name.starts_with("rx_queue_") && name.ends_with("_packets")).then(|| value.parse().unwrap())
+    let counted = |suffix: &str| -> Vec<u64> {
+        let count = |line: &str| {
+            // `rx_queue_0_packets`, also without `_queue_`.
+            let (name, value) = line.trim().split_once(": ")?;
+            let queue = name.strip_prefix("rx")?.strip_suffix(suffix)?;
+            queue.trim_start_matches("_queue_").parse::<u32>().ok()?;
+            value.parse().ok()
+        };
+        table.lines().filter_map(count).collect()
     };
-    table.lines().filter_map(count).collect()
+    let of_xdp = counted("_xdp_packets");
+    if of_xdp.is_empty() { counted("_packets") } else { of_xdp }
 }
 
-#[test]
-#[ignore = "wants NICs: run `make vm`"]
-fn a_port_of_several_queues_is_received_by_a_worker_for_each() {
-    let two = Spec { queues: 2, ..IGB };
-    let (lab, web, places) = node(&[(&two, "auto"), (&VIRTIO, "auto")], wired);
+/// A port of two queues of one NIC, a port that is another NIC, and a pod.
+fn several_queues(spec: &Spec, mode: &str, other: &Spec) {
+    let two = Spec { queues: 2, ..*spec };
+    let (lab, web, places) = node(&[(&two, "auto"), (other, "auto")], wired);
     let status = lab.status().unwrap();
     for (queue, worker) in status.workers.iter().enumerate() {
-        let device = worker.devices.iter().find(|device| device.interface == IGB.interface).unwrap();
-        assert_eq!((device.queue as usize, device.mode.as_str()), (queue, best_of_igb().0), "{device:?}");
+        let device = worker.devices.iter().find(|device| device.interface == spec.interface).unwrap();
+        assert_eq!((device.queue as usize, device.mode.as_str()), (queue, mode), "{device:?}");
     }
     assert!(!status.notes.iter().any(|note| note.contains("dropped")), "{:?}", status.notes);
     let before = lab.drops(DropReason::NoSocket);
@@ -164,11 +189,70 @@ fn a_port_of_several_queues_is_received_by_a_worker_for_each() {
     {
         talk(from, to);
     }
-    let queues = frames_of_queues(&lab, IGB.interface);
+    let queues = frames_of_queues(&lab, spec.interface);
     eprintln!("frames of queues: {queues:?}");
     assert!(queues.len() == 2 && queues.iter().all(|frames| *frames > 20), "{queues:?}");
     assert_eq!(lab.drops(DropReason::NoSocket), before);
     lab.assert_frames_conserved();
+}
+
+#[test]
+#[ignore = "wants NICs: run `make vm`"]
+fn a_port_of_several_queues_is_received_by_a_worker_for_each() {
+    several_queues(&IGB, best_of_igb().0, &VIRTIO);
+}
+
+#[test]
+#[ignore = "wants NICs: run `make vm`"]
+fn a_port_of_several_queues_of_a_driver_that_copies_is_received_by_a_worker_for_each() {
+    several_queues(&VIRTIO, "native copy", &IGB);
+}
+
+#[test]
+#[ignore = "wants NICs: run `make vm`"]
+fn ports_that_do_not_copy_share_an_area_of_one_worker() {
+    let modes =
+        [(&IGB, best_of_igb()), (&ANOTHER_IGB, best_of_igb()), (&MAPPED_VIRTIO, best_of_mapped_virtio())];
+    let ports = modes.map(|(spec, _)| (spec, "auto"));
+    let (lab, web, places) = node_with(workers(1), &ports, wired);
+    for (spec, (mode, why)) in modes {
+        let device = device(&lab, spec.interface);
+        assert!(device.mode == mode && device.why.contains(why), "{device:?}");
+    }
+    let areas: Vec<_> = lab.frames().unwrap().iter().map(|census| census.area).collect();
+    let expected: &[AreaKind] = match modes.iter().any(|(_, (mode, _))| *mode == "zero-copy") {
+        true => &[AreaKind::Copy, AreaKind::ZeroCopy],
+        false => &[AreaKind::Copy],
+    };
+    assert_eq!(areas, expected);
+    let everybody: Vec<&Place> = places.iter().chain([&*web]).collect();
+    let all_talk = || {
+        for from in &everybody {
+            for to in everybody.iter().filter(|to| to.name() != from.name()) {
+                talk(from, to);
+            }
+        }
+        lab.assert_frames_conserved();
+    };
+    all_talk();
+    let copied = lab.status().unwrap().workers[0].area_copies;
+    assert_eq!(copied > 0, expected.len() == 2, "between areas a frame is copied");
+
+    // One of them goes down. The others of its area go on, or are bound anew with it; in the end all are as they were.
+    let before = rebinds(&lab);
+    by_hand(lab.host(), &["ip", "link", "set", IGB.interface, "down"]);
+    until("its sockets were bound anew", || {
+        let _ = web.ping_with(IGB.v4, 56, Duration::from_millis(20));
+        rebinds(&lab) > before
+    });
+    talk(&places[1], &places[2]);
+    talk(&web, &places[1]);
+    by_hand(lab.host(), &["ip", "link", "set", IGB.interface, "up"]);
+    until("frames pass again", || web.ping_with(IGB.v4, 56, Duration::from_millis(300)) == Reached);
+    all_talk();
+    for (spec, (mode, _)) in modes {
+        assert_eq!(device(&lab, spec.interface).mode, mode);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::common::{DENY_INGRESS, LONG, TCP, UDP, both, shop, udp_socket, until, workers};
 use penstock_api::{Direction, DropReason};
 use penstock_lab::Outcome::{Reached, TimedOut};
-use penstock_lab::{Lab, LabOptions, Place};
+use penstock_lab::{Lab, LabOptions, Place, scaled};
 use penstock_net::Netns;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ fn refused_flows_are_told(
     let before = lab.drops(reason);
     for to in both(&db) {
         assert_eq!(web.connect(to, TCP), TimedOut, "{to}");
-        assert_eq!(web.udp_echo(to, UDP, 10, Duration::from_millis(200)), TimedOut, "{to}");
+        assert_eq!(web.udp_echo(to, UDP, 10, scaled(Duration::from_millis(200))), TimedOut, "{to}");
         assert_eq!(web.ping(to), TimedOut, "{to}");
     }
     assert!(lab.drops(reason) >= before + 6);

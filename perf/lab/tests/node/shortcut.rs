@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use penstock_api::DropReason;
 use penstock_api::message::{FlowStatus, PortStatus, Request, Response, ShortcutStatus, gateway};
 use penstock_lab::Outcome::{Reached, TimedOut};
-use penstock_lab::{Lab, LabOptions, Place};
+use penstock_lab::{Lab, LabOptions, Place, scaled};
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -146,14 +146,14 @@ fn a_policy_that_forbids_a_flow_cuts_it_in_the_kernel() {
         std::thread::sleep(Duration::from_millis(2));
     }
     lab.apply("deny", crate::common::DENY_INGRESS);
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.set_read_timeout(Some(scaled(Duration::from_millis(300)))).unwrap();
     while socket.recv(&mut [0; 100]).is_ok() {}
     let before = status(&lab).frames;
     for _ in 0..20 {
         socket.send(b"refused").unwrap();
     }
     assert!(socket.recv(&mut [0; 100]).is_err(), "an answer although it is refused");
-    assert_eq!(connection.echo(Duration::from_millis(300)), TimedOut);
+    assert_eq!(connection.echo(scaled(Duration::from_millis(300))), TimedOut);
     assert_eq!(status(&lab).frames, before, "the kernel carried a frame that policy forbids");
     lab.assert_frames_conserved();
 }
@@ -427,10 +427,10 @@ fn however_often_policy_changes_nothing_passes_once_a_refusal_is_in_force() {
             until("they pass in the kernel", || status(&lab).frames > before + 50);
             lab.apply("deny", crate::common::DENY_INGRESS);
             // What had arrived before.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(scaled(Duration::from_millis(5)));
             drain();
             let carried = status(&lab).frames;
-            std::thread::sleep(Duration::from_millis(30));
+            std::thread::sleep(scaled(Duration::from_millis(30)));
             assert_eq!((drain(), status(&lab).frames), (0, carried), "round {round}");
             lab.remove("deny");
         }
