@@ -67,6 +67,8 @@ pub struct Port {
     pub addresses: Vec<IpAddr>,
     /// The same as keys' words.
     pub sources: Vec<[u64; 2]>,
+    /// How each of them is met, in their order.
+    classes: Vec<Class>,
     pub mtu: u16,
     /// False: policy for it is not known yet, and both programs deny everything.
     pub ready: bool,
@@ -167,6 +169,7 @@ impl Snapshot {
                     .map(|&address| crate::packet::key::halves(&crate::packet::key::mapped(address)))
                     .collect(),
                 addresses: record.addresses,
+                classes: Vec::new(),
                 mtu: record.mtu,
                 ready,
                 ingress,
@@ -184,7 +187,7 @@ impl Snapshot {
         });
         let serial = previous.map_or(1, |old| old.serial + 1);
         let host_classes = host_addresses.iter().map(|address| host_class(&policy, *address)).collect();
-        Snapshot {
+        let mut snapshot = Snapshot {
             serial,
             policy,
             ports,
@@ -194,7 +197,15 @@ impl Snapshot {
             pod_ranges,
             forwarding,
             last_revision,
+        };
+        for id in 0..snapshot.ports.len() {
+            let addresses = snapshot.ports[id].as_ref().map_or(&[][..], |port| &port.addresses);
+            let classes = addresses.iter().map(|address| snapshot.class_of(*address)).collect();
+            if let Some(port) = &mut snapshot.ports[id] {
+                port.classes = classes;
+            }
         }
+        snapshot
     }
 
     /// Goes on counting where an earlier process of this instance stopped: `revision_of` says the last revision of a port's policy
@@ -246,6 +257,17 @@ impl Snapshot {
         match self.host_addresses.iter().position(|host| *host == address) {
             Some(host) => self.host_classes[host],
             None => self.policy.classify(address).class,
+        }
+    }
+
+    /// [`Snapshot::class_of`] the address of an end that is at this port, in the words of a key: most ends have few addresses and
+    /// are found among them.
+    #[inline]
+    pub fn class_at(&self, port: &Port, address: [u64; 2], family: u8) -> Class {
+        let found = port.sources.iter().position(|own| (own[0] ^ address[0]) | (own[1] ^ address[1]) == 0);
+        match found.and_then(|at| port.classes.get(at).zip(port.addresses.get(at))) {
+            Some((class, own)) if own.is_ipv4() == (family == 4) => *class,
+            _ => self.class_of(crate::packet::key::address(address, family)),
         }
     }
 

@@ -13,17 +13,32 @@ const NODE: usize = 16;
 /// Sorted boundaries without duplicates. Memory: 16/15 of the list.
 #[derive(Debug)]
 pub(crate) struct Boundaries<K> {
-    /// From the coarsest (at most [`NODE`] boundaries) to the list itself; each holds every [`NODE`]th of the next.
-    levels: Box<[Box<[K]>]>,
+    /// From the coarsest (one node) to the list itself; each holds every [`NODE`]th boundary of the next.
+    levels: Box<[Level<K>]>,
+}
+
+/// Boundaries in whole nodes: the last node is filled up with the last boundary.
+#[derive(Debug)]
+struct Level<K> {
+    nodes: Box<[[K; NODE]]>,
+    len: usize,
+}
+
+impl<K: Copy> Level<K> {
+    fn new(sorted: &[K]) -> Level<K> {
+        let node = |some: &[K]| std::array::from_fn(|n| some[n.min(some.len() - 1)]);
+        Level { nodes: sorted.chunks(NODE).map(node).collect(), len: sorted.len() }
+    }
 }
 
 impl<K: Copy + Ord> Boundaries<K> {
     pub(crate) fn new(sorted: Vec<K>) -> Self {
         debug_assert!(sorted.is_sorted_by(|a, b| a < b));
-        let mut levels = vec![sorted.into_boxed_slice()];
-        while let Some(finest) = levels.last().filter(|level| level.len() > NODE) {
-            let above = finest.iter().step_by(NODE).copied().collect();
-            levels.push(above);
+        let mut levels = vec![Level::new(&sorted)];
+        let mut finest = sorted;
+        while finest.len() > NODE {
+            finest = finest.into_iter().step_by(NODE).collect();
+            levels.push(Level::new(&finest));
         }
         levels.reverse();
         Boundaries { levels: levels.into_boxed_slice() }
@@ -35,11 +50,12 @@ impl<K: Copy + Ord> Boundaries<K> {
         let mut at = 0;
         for level in &self.levels {
             steps::count();
-            let first = at * NODE;
-            let node = level.get(first..(first + NODE).min(level.len())).unwrap_or_default();
-            let not_above = node.iter().filter(|boundary| **boundary <= key).count();
-            // Zero only in the coarsest level: below it, a node begins with the boundary that led to it.
-            at = (first + not_above).checked_sub(1)?;
+            // All of a node, whose length is known: no branch, and compared several at a time.
+            let not_above =
+                level.nodes.get(at)?.iter().map(|boundary| u32::from(*boundary <= key)).sum::<u32>();
+            // Zero only in the coarsest level: below it, a node begins with the boundary that led to it. What fills up a node
+            // is not above a key that the last boundary is not above, which is then the answer.
+            at = (at * NODE + not_above as usize).checked_sub(1)?.min(level.len - 1);
         }
         Some(at)
     }

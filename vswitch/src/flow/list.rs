@@ -1,8 +1,9 @@
 //! Doubly linked lists of small numbers in preallocated arrays: the wheel's slots, a port's evictable flows, what waits
 //! to expire. A node is in one list of a [`Lists`] at most; every operation takes constant time.
 
-/// `lists` queues over `nodes` nodes. Arrays begin as zeroes, so memory nobody uses is never touched: 0 is "none" and
-/// node `n` is stored as `n + 1`.
+use super::{huge, prefetch::prefetch};
+
+/// `lists` queues over `nodes` nodes. 0 is "none" and node `n` is stored as `n + 1`.
 #[derive(Debug)]
 pub(super) struct Lists {
     ends: Vec<Ends>,
@@ -24,7 +25,13 @@ struct Links {
 
 impl Lists {
     pub(super) fn new(lists: usize, nodes: usize) -> Self {
-        Lists { ends: vec![Ends::default(); lists], links: vec![Links::default(); nodes] }
+        Lists { ends: vec![Ends::default(); lists], links: huge::table(Links::default(), nodes) }
+    }
+
+    /// Asks for what appending this node will write.
+    #[inline]
+    pub(super) fn prefetch(&self, node: u32) {
+        prefetch(&self.links[node as usize]);
     }
 
     pub(super) fn count(&self, list: usize) -> u32 {

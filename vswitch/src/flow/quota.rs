@@ -34,6 +34,12 @@ impl Quota {
         }
     }
 
+    /// Asks for what making this entry expendable will write.
+    #[inline]
+    pub(super) fn prefetch(&self, entry: u32) {
+        self.expendable.prefetch(entry);
+    }
+
     pub(super) fn held(&self, port: PortId) -> u32 {
         self.held[port.index()]
     }

@@ -19,7 +19,7 @@ use std::path::Path;
 const HEADER_LEN: usize = 4096;
 const MAGIC: u64 = u64::from_be_bytes(*b"PSTKFLOW");
 /// Changes whenever the meaning of a record does.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const RECORDS_MAX: usize = 1 << 30;
 
 /// The array of records of one table.

@@ -37,6 +37,14 @@ impl FlowKey {
         }
     }
 
+    /// The words of [`FlowKey::reversed`].
+    #[inline]
+    #[must_use]
+    pub fn reversed_words(&self) -> [u64; 5] {
+        let [a, b, c, d, rest] = self.words();
+        [c, d, a, b, rest & !0xffff_ffff | rest >> 16 & 0xffff | (rest & 0xffff) << 16]
+    }
+
     pub fn new(
         protocol: u8,
         source: IpAddr,
@@ -148,6 +156,14 @@ pub fn mapped(address: IpAddr) -> [u8; 16] {
 pub(crate) fn halves(bytes: &[u8; 16]) -> [u64; 2] {
     let half = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     [half(0), half(8)]
+}
+
+/// The address these words were made from.
+pub(crate) fn address(halves: [u64; 2], family: u8) -> IpAddr {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&halves[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&halves[1].to_ne_bytes());
+    unmapped(bytes, family)
 }
 
 fn unmapped(bytes: [u8; 16], family: u8) -> IpAddr {

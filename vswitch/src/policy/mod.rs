@@ -1,6 +1,7 @@
 //! Judging a flow: each end that is local judges the other by its own program.
 
 use crate::packet::FlowKey;
+use crate::packet::key::halves;
 use crate::snapshot::{Port, PortKind, Snapshot};
 use penstock_api::artefact::protocol;
 use penstock_api::reference::{Answer, Question};
@@ -55,12 +56,12 @@ pub fn judge(
         return Ok(allowed);
     }
     if source.kind != PortKind::Host {
-        let peer = snapshot.class_of(key.destination_address());
+        let peer = snapshot.class_at(destination, halves(&key.destination), key.family);
         let answer = snapshot.policy.judge(source.egress, peer, question);
         allowed.egress_rule = permit(source, Direction::Egress, answer)?;
     }
     if destination.kind != PortKind::Host {
-        let peer = snapshot.class_of(key.source_address());
+        let peer = snapshot.class_at(source, halves(&key.source), key.family);
         let answer = snapshot.policy.judge(destination.ingress, peer, question);
         allowed.ingress_rule = permit(destination, Direction::Ingress, answer)?;
     }

@@ -29,10 +29,10 @@ impl Engine {
             let hash = self.parts.conntrack.hash_words(&quick.words);
             self.parts.cache.prefetch(hash);
             let packet = &mut self.batch[self.batched];
-            self.batched += 1;
             quick.store(&mut packet.parsed);
             (packet.frame, packet.len, packet.port) = (frame, len, port);
-            (packet.hash, packet.step) = (hash, Step::Lookup);
+            (packet.hash, packet.reply_hash, packet.step) = (hash, 0, Step::Lookup);
+            self.batch_grew();
             return;
         }
         self.admit_any(frame, len, port, transport);
@@ -97,8 +97,9 @@ impl Engine {
             hash = self.parts.conntrack.hash(key);
             self.parts.cache.prefetch(hash);
         }
-        self.batch[self.batched] = Packet { frame, len, port, parsed, hash, guess: Guess::NONE, step };
-        self.batched += 1;
+        self.batch[self.batched] =
+            Packet { frame, len, port, parsed, hash, reply_hash: 0, guess: Guess::NONE, step };
+        self.batch_grew();
     }
 
     /// A packet whose flow another worker owns.

@@ -132,10 +132,15 @@ impl Engine {
     ) -> Result<PortId, DropReason> {
         let allowed = self.admit_flow(snapshot, from, to, packet, l4)?;
         let key = packet.parsed.key;
-        let flow = self.parts.conntrack.insert(
+        let reply_key = key.reversed();
+        let reply_hash = match packet.reply_hash {
+            0 => self.parts.conntrack.hash(&reply_key),
+            known => known,
+        };
+        let flow = self.parts.conntrack.insert_hashed(
             &NewFlow {
                 key,
-                reply_key: key.reversed(),
+                reply_key,
                 source: from.endpoint,
                 destination: to.endpoint,
                 source_port: from.id,
@@ -145,6 +150,7 @@ impl Engine {
                 ingress_rule: allowed.ingress_rule,
                 l4: *l4,
             },
+            [packet.hash, reply_hash],
             self.now_ms,
         )?;
         match self.parts.conntrack.touch(flow, Side::Forward, l4, packet.len, self.now_ms)? {

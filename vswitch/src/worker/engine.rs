@@ -59,6 +59,11 @@ pub struct Engine {
     /// Places for packets; the first `batched` are taken. Never empty, and packets are written where they stay.
     pub(super) batch: Box<[Packet]>,
     pub(super) batched: usize,
+    /// Of those taken: for how many the flow cache's tags were read, and for how many what the tags led to.
+    pub(super) guessed: usize,
+    pub(super) fetched: usize,
+    /// Of those, flows nobody knows.
+    pub(super) new: usize,
     /// Pieces whose first has come, to be judged after it.
     pub(super) pieces: Vec<(FrameId, FlowKey)>,
     pub(super) released: Vec<Released>,
@@ -88,6 +93,8 @@ pub(super) struct Packet {
     pub(super) port: PortId,
     pub(super) parsed: Parsed,
     pub(super) hash: u64,
+    /// Of the flow's other direction, where it was needed; 0: it was not.
+    pub(super) reply_hash: u64,
     /// Where the flow cache may know its flow.
     pub(super) guess: Guess,
     pub(super) step: Step,
@@ -101,6 +108,7 @@ impl Packet {
         port: PortId::HOST,
         parsed: Parsed::NOTHING,
         hash: 0,
+        reply_hash: 0,
         guess: Guess::NONE,
         step: Step::Gone,
     };
@@ -161,6 +169,8 @@ pub(super) enum Step {
 /// Errors and resets per millisecond and worker: enough for any traceroute, too few to be a weapon.
 const ANSWERS_PER_MS: u32 = 10;
 const SAMPLES_PER_ROUND: u32 = 4;
+/// Packets between asking for memory and reading it.
+const AHEAD: usize = 8;
 /// Flow-table entries looked at per round for expiry.
 const EXPIRE_BUDGET: usize = 32;
 
@@ -174,6 +184,9 @@ impl Engine {
             scratch: Vec::with_capacity(BATCH),
             batch: vec![Packet::NONE; 2 * BATCH].into_boxed_slice(),
             batched: 0,
+            guessed: 0,
+            fetched: 0,
+            new: 0,
             pieces: Vec::with_capacity(held_max),
             released: Vec::with_capacity(held_max),
             held_from: vec![PortId::HOST; held_max],
@@ -329,32 +342,62 @@ impl Engine {
         self.run_batch();
     }
 
-    /// Memory is asked for a pass before it is read: `claim` asked for a set's tags, then come the entry, the flow's own line, and
-    /// last, in arrival order, the work.
+    /// One more place is taken. Memory is asked for while others are parsed: what was asked for [`AHEAD`] packets ago has
+    /// arrived, and says what to ask for next.
+    #[inline(always)]
+    pub(super) fn batch_grew(&mut self) {
+        self.batched += 1;
+        if self.guessed + AHEAD < self.batched {
+            self.guess_next();
+        }
+        if self.fetched + 2 * AHEAD < self.batched {
+            self.fetch_next();
+        }
+    }
+
+    /// A packet's tags have arrived: asks for the entry they point to; where there is none, for what connection tracking will
+    /// look at, and the place where the answer will be remembered.
+    #[inline(always)]
+    fn guess_next(&mut self) {
+        let packet = &mut self.batch[self.guessed];
+        self.guessed += 1;
+        packet.guess = self.parts.cache.guess(packet.hash);
+        if packet.guess == Guess::NONE {
+            self.parts.conntrack.prefetch(packet.hash);
+            self.parts.cache.prefetch_room(packet.hash);
+        }
+    }
+
+    /// A packet's entry has arrived: asks for its flow's own line; or for all that a miss will read and write.
+    #[inline(always)]
+    fn fetch_next(&mut self) {
+        let packet = &mut self.batch[self.fetched];
+        self.fetched += 1;
+        match self.parts.cache.flow_at(packet.guess) {
+            Some(flow) => self.parts.conntrack.prefetch_flow(flow),
+            None => {
+                let reply = self.parts.conntrack.prefetch_missed(&packet.parsed.key, packet.hash, self.new);
+                self.new += usize::from(reply.is_some());
+                packet.reply_hash = reply.unwrap_or(0);
+            }
+        }
+    }
+
+    /// All that is known of a batch is on its way; now, in arrival order, the work.
     fn run_batch(&mut self) {
         if self.batched == 0 {
             return;
         }
         self.mark(Stage::Admit);
-        let mut places = std::mem::take(&mut self.batch);
-        let batch = &mut places[..self.batched];
-        for packet in &mut *batch {
-            packet.guess = self.parts.cache.guess(packet.hash);
-            if packet.guess == Guess::NONE {
-                self.parts.conntrack.prefetch(packet.hash);
-            }
+        while self.guessed < self.batched {
+            self.guess_next();
         }
-        let mut new = 0;
-        for packet in &*batch {
-            match self.parts.cache.flow_at(packet.guess) {
-                Some(flow) => self.parts.conntrack.prefetch_flow(flow),
-                None => {
-                    let key = &packet.parsed.key;
-                    new += usize::from(self.parts.conntrack.prefetch_new(key, packet.hash, new));
-                }
-            }
+        while self.fetched < self.batched {
+            self.fetch_next();
         }
         self.mark(Stage::Fetch);
+        let mut places = std::mem::take(&mut self.batch);
+        let batch = &mut places[..self.batched];
         // One reference for the batch: workers share the count, and what they share they wait for.
         let snapshot = Arc::clone(&self.parts.snapshot);
         let mut hits = 0;
@@ -373,7 +416,7 @@ impl Engine {
         drop(snapshot);
         self.mark(Stage::Forward);
         self.parts.counters.cache_hits.add(hits);
-        self.batched = 0;
+        (self.batched, self.guessed, self.fetched, self.new) = (0, 0, 0, 0);
         self.batch = places;
     }
 

@@ -119,6 +119,15 @@ impl FlowCache {
         Guess(at as u32)
     }
 
+    /// When the tags have arrived and the key is not among them: asks for the entry that remembering it will write.
+    #[inline]
+    pub fn prefetch_room(&self, hash: u64) {
+        let set = hash as usize & self.mask;
+        let empty = matching(&self.sets[set].tags, 0);
+        let way = if empty == 0 { self.sets[set].hand.into() } else { empty.trailing_zeros() as usize };
+        prefetch(&self.entries[set * WAYS + way % WAYS]);
+    }
+
     /// Third pass, when the entry has arrived: its flow, for whoever wants to prefetch that.
     #[inline]
     pub fn flow_at(&self, guess: Guess) -> Option<FlowId> {
@@ -226,8 +235,9 @@ impl Set {
 
     /// An empty way, or the first at or after the hand that was not used since the hand passed it.
     fn make_room(&mut self) -> usize {
-        if let Some(empty) = self.tags.iter().position(|tag| *tag == 0) {
-            return empty;
+        let empty = matching(&self.tags, 0);
+        if empty != 0 {
+            return empty.trailing_zeros() as usize;
         }
         let mut used = self.used.get();
         // Ends: a full turn clears every bit.

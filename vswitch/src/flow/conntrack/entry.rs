@@ -427,8 +427,8 @@ impl Entry {
         Ok(Touch::Tracked)
     }
 
-    /// Over everything that does not change while the flow lives. Each step can be undone, so a change of any one word
-    /// always changes the result.
+    /// Over everything that does not change while the flow lives. What is done to a word can be undone, so a change of any one
+    /// word always changes the sum; each is multiplied by itself, so that none waits for another.
     fn expected_checksum(&self) -> u64 {
         let ends = [
             u64::from(self.source) | u64::from(self.destination) << 32,
@@ -437,9 +437,12 @@ impl Entry {
                 | u64::from(self.stamp) << 32,
             self.created_ms,
         ];
-        self.tuples.iter().flatten().chain(&ends).fold(0x7065_6E73_746F_636B, |sum: u64, word| {
-            let mixed = (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            mixed ^ mixed >> 32
-        })
+        let mut sum = 0x7065_6E73_746F_636B_u64;
+        for (place, word) in (1u64..).zip(self.tuples.iter().flatten().chain(&ends)) {
+            let mixed =
+                (word ^ place.wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            sum = sum.wrapping_add(mixed ^ mixed >> 32);
+        }
+        sum
     }
 }

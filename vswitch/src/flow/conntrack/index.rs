@@ -27,6 +27,12 @@ fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
+/// One bit per place that holds this number. All are compared: a loop that ends early is a branch nobody can predict.
+#[inline]
+fn holding(numbers: &[u32; PLACES], number: u32) -> u32 {
+    (0..PLACES).fold(0, |places, place| places | u32::from(numbers[place] == number) << place)
+}
+
 fn pack(slot: u32, side: Side) -> u32 {
     (slot << 1 | side as u32) + 1
 }
@@ -51,29 +57,37 @@ impl Index {
         }
     }
 
-    /// Whether a tuple with this hash can be there. A second pass: the lines should have arrived.
+    /// A slot whose tuple may have this hash; `None`: there is none. A second pass: the lines should have arrived.
     #[inline]
-    pub(super) fn may_have(&self, hash: u64) -> bool {
-        let tag = tag_of(hash);
-        self.homes(hash).into_iter().any(|home| {
-            let tags = &self.buckets[home].tags;
-            (0..PLACES).fold(false, |any, place| any | (tags[place] == tag))
-        })
+    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+        let [first, second] = self.homes(hash).map(|home| self.matching(home, tag_of(hash)));
+        let (home, places) = if first != 0 { (0, first) } else { (1, second) };
+        if places == 0 {
+            return None;
+        }
+        let packed = self.buckets[self.homes(hash)[home]].refs[places.trailing_zeros() as usize];
+        Some((packed - 1) >> 1)
+    }
+
+    /// One bit per place of a bucket that is taken and has this tag.
+    #[inline]
+    fn matching(&self, home: usize, tag: u32) -> u32 {
+        let bucket = &self.buckets[home];
+        holding(&bucket.tags, tag) & !holding(&bucket.refs, 0)
     }
 
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32, Side) -> bool) -> Option<(FlowId, Side)> {
         let tag = tag_of(hash);
         for home in self.homes(hash) {
-            let bucket = &self.buckets[home];
-            for place in 0..PLACES {
-                if bucket.tags[place] == tag && bucket.refs[place] != 0 {
-                    let packed = bucket.refs[place] - 1;
-                    let side = if packed & 1 == 0 { Side::Forward } else { Side::Reply };
-                    if is_it(packed >> 1, side) {
-                        return Some((FlowId(packed >> 1), side));
-                    }
+            let mut places = self.matching(home, tag);
+            while places != 0 {
+                let packed = self.buckets[home].refs[places.trailing_zeros() as usize] - 1;
+                let side = if packed & 1 == 0 { Side::Forward } else { Side::Reply };
+                if is_it(packed >> 1, side) {
+                    return Some((FlowId(packed >> 1), side));
                 }
+                places &= places - 1;
             }
         }
         None
@@ -94,10 +108,13 @@ impl Index {
 
     fn insert(&mut self, hash: u64, packed: u32) -> bool {
         let [first, second] = self.homes(hash);
-        let room = |home: usize| self.buckets[home].refs.iter().filter(|r| **r == 0).count();
-        let home = if room(first) >= room(second) { first } else { second };
-        let bucket = &mut self.buckets[home];
-        let Some(place) = bucket.refs.iter().position(|r| *r == 0) else { return false };
+        let [here, there] = [first, second].map(|home| holding(&self.buckets[home].refs, 0));
+        let (home, empty) =
+            if here.count_ones() >= there.count_ones() { (first, here) } else { (second, there) };
+        if empty == 0 {
+            return false;
+        }
+        let (bucket, place) = (&mut self.buckets[home], empty.trailing_zeros() as usize);
         bucket.refs[place] = packed;
         bucket.tags[place] = tag_of(hash);
         true
@@ -107,15 +124,14 @@ impl Index {
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
         let tag = tag_of(hash);
         for home in self.homes(hash) {
-            let bucket = &mut self.buckets[home];
-            for place in 0..PLACES {
-                if bucket.tags[place] == tag
-                    && bucket.refs[place] != 0
-                    && (bucket.refs[place] - 1) >> 1 == slot
-                {
-                    bucket.refs[place] = 0;
+            let mut places = self.matching(home, tag);
+            while places != 0 {
+                let found = &mut self.buckets[home].refs[places.trailing_zeros() as usize];
+                if (*found - 1) >> 1 == slot {
+                    *found = 0;
                     return;
                 }
+                places &= places - 1;
             }
         }
     }

@@ -221,19 +221,25 @@ impl Conntrack {
         self.index.prefetch(hash);
     }
 
-    /// Second pass over what is in no cache: if the tuple cannot be known, asks for the lines that [`Conntrack::insert`] will read and
-    /// write when it comes to the `nth` new flow from now.
+    /// Second pass over what is in no cache: asks for the record of a tuple that may be known. If it cannot be, asks for what
+    /// [`Conntrack::insert`] will read and write when it comes to the `nth` new flow from now, and returns the hash of the reply.
     #[inline]
-    pub fn prefetch_new(&self, key: &FlowKey, hash: u64, nth: usize) -> bool {
-        if self.index.may_have(hash) {
-            return false;
+    pub fn prefetch_missed(&self, key: &FlowKey, hash: u64, nth: usize) -> Option<u64> {
+        if let Some(slot) = self.index.candidate(hash) {
+            if let Some(entry) = self.records.get(slot as usize) {
+                entry.prefetch_all();
+            }
+            return None;
         }
-        self.index.prefetch(self.hash(&key.reversed()));
+        let reply_hash = self.settings.hasher.hash_words(&key.reversed_words(), 0);
+        self.index.prefetch(reply_hash);
         let slot = self.free.len().checked_sub(nth + 1).and_then(|at| self.free.get(at));
-        if let Some(entry) = slot.and_then(|slot| self.records.get(*slot as usize)) {
-            entry.prefetch_all();
+        if let Some(&slot) = slot {
+            self.records[slot as usize].prefetch_all();
+            self.wheel.prefetch(slot);
+            self.quota.prefetch(slot);
         }
-        true
+        Some(reply_hash)
     }
 
     /// Asks for the line [`Conntrack::touch`] will write.
@@ -274,7 +280,20 @@ impl Conntrack {
     /// [`DropReason::ConntrackFull`] when the port is over its quota or the table full and nothing may be evicted, or when one
     /// of the tuples belongs to another flow that is not over (a translation that collides: choose another port).
     pub fn insert(&mut self, new: &NewFlow, now_ms: u64) -> Result<FlowId, DropReason> {
-        let hashes = [self.hash(&new.key), self.hash(&new.reply_key)];
+        self.insert_hashed(new, [self.hash(&new.key), self.hash(&new.reply_key)], now_ms)
+    }
+
+    /// [`Conntrack::insert`], with the hashes of both keys at hand.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn insert_hashed(
+        &mut self,
+        new: &NewFlow,
+        hashes: [u64; 2],
+        now_ms: u64,
+    ) -> Result<FlowId, DropReason> {
+        debug_assert_eq!(hashes, [self.hash(&new.key), self.hash(&new.reply_key)]);
         for (key, hash) in [(&new.key, hashes[0]), (&new.reply_key, hashes[1])] {
             if let Some((known, _)) = self.find(key, hash) {
                 if !self.entry(known).state().is_over() {
@@ -292,7 +311,7 @@ impl Conntrack {
             self.remove(FlowId(victim));
         }
         let slot = *self.free.last().ok_or(DropReason::ConntrackFull)?;
-        if !self.index.insert_both(hashes, slot, new.key == new.reply_key) {
+        if !self.index.insert_both(hashes, slot, new.key.is_of(&new.reply_key.words())) {
             return Err(DropReason::ConntrackFull);
         }
         self.free.pop();

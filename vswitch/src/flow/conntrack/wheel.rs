@@ -4,6 +4,7 @@
 //! where it is due now. So a flow costs the wheel one visit per timeout, not per packet. Deadlines beyond the horizon wait at it.
 
 use super::super::list::Lists;
+use super::super::{huge, prefetch::prefetch};
 
 pub(super) const TICK_MS: u64 = 1_000;
 const SLOTS: u64 = 8_192;
@@ -21,9 +22,16 @@ impl Wheel {
     pub(super) fn new(flows_max: usize, now_ms: u64) -> Self {
         Wheel {
             slots: Lists::new(SLOTS as usize, flows_max),
-            slot_of: vec![0; flows_max],
+            slot_of: huge::table(0, flows_max),
             cursor: now_ms / TICK_MS,
         }
+    }
+
+    /// Asks for what scheduling this flow will write.
+    #[inline]
+    pub(super) fn prefetch(&self, flow: u32) {
+        self.slots.prefetch(flow);
+        prefetch(&self.slot_of[flow as usize]);
     }
 
     pub(super) fn schedule(&mut self, flow: u32, deadline_ms: u64) {
