@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     /// Rules of the policy, each way.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1000..=20_000))]
     rules: u16,
-    /// Measure only these: `userspace`, `shortcut`, `direct`, `bridge`, `redirect`, `loop`, `loop-afxdp`, `ovs`, `testpmd`;
-    /// from memory: `engine`, `ovs-dpdk`.
+    /// Measure only these: `userspace`, `shortcut`, `direct`, `direct-ring`, `bridge`, `redirect`, `loop`, `loop-afxdp`, `ovs`,
+    /// `testpmd`; from memory: `engine`, `ovs-dpdk`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Of the work between pods, UDP alone.
@@ -82,8 +82,18 @@ impl Drop for Subjects {
 }
 
 /// Short names, in the order of turns. The baseline is first.
-const SHORT: [&str; 10] =
-    ["bridge", "redirect", "userspace", "shortcut", "direct", "bulk", "loop", "loop-afxdp", "ovs", "testpmd"];
+const SHORT: [&str; 10] = [
+    "bridge",
+    "redirect",
+    "userspace",
+    "shortcut",
+    "direct",
+    "direct-ring",
+    "loop",
+    "loop-afxdp",
+    "ovs",
+    "testpmd",
+];
 const FROM_MEMORY: [&str; 2] = ["engine", "ovs-dpdk"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
@@ -202,8 +212,8 @@ fn make(arguments: &Arguments, document: &mut Document, progress: &mut Progress)
             "redirect" => Box::new(redirect::RedirectPeer::make()?),
             "userspace" => Box::new(ours(Shortcut::Off)?),
             "shortcut" => Box::new(ours(Shortcut::On)?),
-            "direct" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Ring)?),
-            "bulk" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Bulk)?),
+            "direct" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Default)?),
+            "direct-ring" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Ring)?),
             "loop" => Box::new(Loop::with_xsk_rs(WORKER_CPU)?),
             "loop-afxdp" => Box::new(Loop::with_afxdp(WORKER_CPU)?),
             "ovs" => Box::new(ovs::Ovs::make(WORKER_CPU)?),
@@ -216,7 +226,7 @@ fn make(arguments: &Arguments, document: &mut Document, progress: &mut Progress)
         names::USERSPACE,
         names::SHORTCUT,
         names::DIRECT,
-        names::BULK,
+        names::RING,
         names::LOOP,
         names::LOOP_AFXDP,
         names::OVS,

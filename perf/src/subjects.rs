@@ -18,7 +18,7 @@ use penstock_lab::Place;
 pub(crate) const USERSPACE: &str = "penstock userspace";
 pub(crate) const SHORTCUT: &str = "penstock shortcut";
 pub(crate) const DIRECT: &str = "penstock direct";
-pub(crate) const BULK: &str = "penstock direct, bulk";
+pub(crate) const RING: &str = "penstock direct, ring";
 pub(crate) const BRIDGE: &str = "kernel bridge";
 pub(crate) const REDIRECT: &str = "tc redirect_peer";
 pub(crate) const LOOP: &str = "AF_XDP loop";

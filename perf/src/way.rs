@@ -100,7 +100,7 @@ impl WayArguments {
                 self.worker_cpu,
                 FIXED_RULES,
                 &ports,
-                direct::Sending::Ring,
+                direct::Sending::Default,
             )?)),
             Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make()?)),
             Over::Redirect => Kind::Other(Box::new(redirect::RedirectPeer::make()?)),

@@ -53,7 +53,43 @@ pub struct Config {
     /// tc programs as filters of a `clsact` qdisc also where the kernel has TCX links.
     pub tc_filters: bool,
     /// Frames to veths in bulk when there are many: see `io/bulk.rs`.
-    pub bulk_transmit: bool,
+    pub bulk_transmit: BulkTransmit,
+}
+
+/// Which veths are sent many frames with one system call when there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BulkTransmit {
+    /// Direct ports whose far end takes them, as long as it does.
+    #[default]
+    Auto,
+    /// Trunks too.
+    #[value(alias = "true")]
+    On,
+    #[value(alias = "false")]
+    Off,
+}
+
+impl<'de> Deserialize<'de> for BulkTransmit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Word;
+        impl serde::de::Visitor<'_> for Word {
+            type Value = BulkTransmit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"auto\", \"on\" or \"off\"")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, is_on: bool) -> Result<BulkTransmit, E> {
+                Ok(if is_on { BulkTransmit::On } else { BulkTransmit::Off })
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<BulkTransmit, E> {
+                BulkTransmit::from_str(word, false)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(word), &self))
+            }
+        }
+        deserializer.deserialize_any(Word)
+    }
 }
 
 /// Who carries flows that are established and allowed at both ends.
@@ -186,7 +222,7 @@ struct File {
     ports_max: Option<usize>,
     host_addresses: Option<Vec<IpAddr>>,
     shm: Option<bool>,
-    bulk_transmit: Option<bool>,
+    bulk_transmit: Option<BulkTransmit>,
     shortcut: Option<Shortcut>,
     #[serde(default)]
     direct: Vec<DirectPort>,
@@ -240,9 +276,10 @@ pub struct Flags {
     /// Attach programs as tc filters, as on kernels before 6.6, also where there are TCX links
     #[arg(long, hide = true)]
     pub tc_filters: bool,
-    /// Send many frames with one system call when there are many, by live frames of BPF_PROG_TEST_RUN [default: false]
-    #[arg(long, value_name = "BOOL")]
-    pub bulk_transmit: Option<bool>,
+    /// Send many frames with one system call when there are many: auto, to direct ports whose far end takes them; on, to trunks
+    /// too; off [default: auto]
+    #[arg(long, value_enum)]
+    pub bulk_transmit: Option<BulkTransmit>,
 }
 
 impl Config {
@@ -507,6 +544,19 @@ mod tests {
             Flags { config: Some(file), instance: Some("b".into()), mtu: Some(1400), ..Flags::default() };
         let config = Config::load(&flags, &[0, 1, 2, 3]).unwrap();
         assert_eq!((config.instance.name(), config.mtu, config.workers), ("b", 1400, 3));
+    }
+
+    #[test]
+    fn sending_in_bulk_is_a_word_or_as_it_was_a_truth_value() {
+        let read = |value: &str| from_text(&format!("bulk_transmit = {value}\n")).map(|c| c.bulk_transmit);
+        assert_eq!(Config::load(&Flags::default(), &[0]).unwrap().bulk_transmit, BulkTransmit::Auto);
+        let known = [("auto", BulkTransmit::Auto), ("on", BulkTransmit::On), ("off", BulkTransmit::Off)];
+        for (word, meaning) in known {
+            assert_eq!(read(&format!("\"{word}\"")), Ok(meaning));
+        }
+        assert_eq!((read("true"), read("false")), (Ok(BulkTransmit::On), Ok(BulkTransmit::Off)));
+        let error = read("\"some\"").unwrap_err();
+        assert!(error.contains("line 1") && error.contains("\"auto\", \"on\" or \"off\""), "{error}");
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! [`open`] makes or adopts everything and starts nothing; [`Workers::start`] starts the threads, once the server has left the
 //! first snapshot in their mailboxes. [`Machine`] is the kernel side the server speaks to.
 
+mod bulk;
 mod shortcut;
 mod sockets;
 mod tables;
 mod watch;
 
-use crate::config::{Config, Polling, Shortcut};
+use crate::config::{BulkTransmit, Config, Polling, Shortcut};
 use crate::flow::{self, FlowCache, FragmentLimits, FragmentTable, KeyHasher};
 use crate::io::abilities::{self, Abilities, MTU_OF_ONE_BUFFER};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
@@ -26,13 +27,14 @@ use crate::worker::handover::Handover;
 use crate::worker::mailbox::Mailbox;
 use crate::worker::run::{self, Idle, RunConfig};
 use crate::worker::shortcut::Requests;
+use bulk::BulkPort;
 use penstock_api::instance::inside;
 use penstock_api::message::{AreaKind, DeviceStatus, ShortcutStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
 use shortcut::Shortcuts;
-use sockets::{Bench, Builder, BulkPort, direct_queues, direct_ways, fd_of};
+use sockets::{Bench, Builder, direct_queues, direct_ways, fd_of};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -74,7 +76,7 @@ pub struct Machine {
     /// Open as long as direct ports are to receive.
     #[expect(dead_code, reason = "held, not used")]
     receptions: Vec<OwnedFd>,
-    bulk_ports: Vec<BulkPort>,
+    bulk_ports: Arc<[BulkPort]>,
     ports: Vec<PortId>,
     counters: Vec<Arc<Counters>>,
     shortcuts: Arc<Mutex<Shortcuts>>,
@@ -94,6 +96,7 @@ pub struct Idlers {
     counters: Vec<Arc<Counters>>,
     mailboxes: Vec<Arc<Mailbox>>,
     coalesce: Vec<Option<Coalesce>>,
+    bulk: bulk::Watcher,
     shortcuts: Arc<Mutex<Shortcuts>>,
     requests: Arc<Requests>,
 }
@@ -167,6 +170,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         attached: Vec::new(),
         receptions: Vec::new(),
         bulk_ports: Vec::new(),
+        features: None,
     };
     let mut engines = Vec::new();
     let mut devices = Vec::new();
@@ -223,12 +227,14 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         engines.push((engine, run));
         devices.push(statuses);
     }
-    let Builder { receptions, bulk_ports, config, .. } = builder;
+    let Builder { receptions, bulk_ports, features, config, .. } = builder;
+    let bulk_ports: Arc<[BulkPort]> = bulk_ports.into();
+    let bulk = bulk::Watcher::new(features.and_then(Result::ok), Arc::clone(&bulk_ports));
     let returned_before = lock(&programs).returned_frames();
     let coalesce = match config.bulk_transmit {
         // A near end that waits for its timer would have no room for them.
-        true => links.trunks.iter().map(|_| None).collect(),
-        false => watch::open_coalesce(&links, &mut notes),
+        BulkTransmit::On => links.trunks.iter().map(|_| None).collect(),
+        BulkTransmit::Auto | BulkTransmit::Off => watch::open_coalesce(&links, &mut notes),
     };
     let machine = Machine {
         links,
@@ -244,13 +250,14 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         notes,
     };
     let workers = Workers { mailboxes: mailboxes.clone(), counters: counters.clone() };
-    Ok((machine, workers, Idlers { engines, programs, counters, mailboxes, coalesce, shortcuts, requests }))
+    let idlers = Idlers { engines, programs, counters, mailboxes, coalesce, bulk, shortcuts, requests };
+    Ok((machine, workers, idlers))
 }
 
 impl Idlers {
     /// Starts the threads.
     pub fn start(self) -> Result<Crew, MachineError> {
-        let Idlers { engines, programs, counters, mailboxes, coalesce, shortcuts, requests } = self;
+        let Idlers { engines, programs, counters, mailboxes, coalesce, bulk, shortcuts, requests } = self;
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = engines
             .into_iter()
@@ -260,7 +267,7 @@ impl Idlers {
         let flag = Arc::clone(&stopping);
         let watch = std::thread::Builder::new()
             .name("watchdog".to_owned())
-            .spawn(move || watch::watch(&programs, &counters, &mailboxes, coalesce, &flag))
+            .spawn(move || watch::watch(&programs, &counters, &mailboxes, coalesce, bulk, &flag))
             .map_err(MachineError::Thread)?;
         let (flag, asked) = (Arc::clone(&stopping), Arc::clone(&requests));
         let shortcut = std::thread::Builder::new()
@@ -412,7 +419,13 @@ impl Kernel for Machine {
     }
 
     fn devices(&self, worker: WorkerId) -> Vec<DeviceStatus> {
-        self.devices.get(worker.index()).cloned().unwrap_or_default()
+        let mut devices = self.devices.get(worker.index()).cloned().unwrap_or_default();
+        for device in &mut devices {
+            if let Some(port) = self.bulk_ports.iter().find(|port| port.is_of(device)) {
+                port.describe(device);
+            }
+        }
+        devices
     }
 
     fn host_end_exists(&mut self, host_end: &str) -> Result<bool, KernelError> {

@@ -7,12 +7,11 @@ use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
 use penstock_net::offload;
 use penstock_net::route::{Netlink, VethSpec};
-use penstock_vswitch::io::bulk::{Bulk, FRAMES_MIN};
+use penstock_vswitch::io::bulk::{Bulk, FRAMES_MIN, Gate};
 use penstock_vswitch::io::memory::Memory;
 use penstock_vswitch::io::xsk::{Area, Xsk, XskConfig};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Removed with everything in it when dropped.
 struct Place(Arc<Netns>);
@@ -131,7 +130,7 @@ fn arrived(socket: &OwnedFd) -> Vec<Vec<u8>> {
     frames
 }
 
-fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<AtomicU64>) {
+fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<Gate>) {
     let netns = &place.0;
     netns.run(|| offload::set("near", "gro", true)).unwrap().unwrap();
     netns.run(|| offload::set("far", "tso", false)).unwrap().unwrap();
@@ -140,15 +139,15 @@ fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<AtomicU64>) {
     xsk.refill(&mut memory);
     let ifindex = Netlink::open_in(netns).unwrap().existing("far").unwrap().index;
     let bulk = Bulk::open(netns, ifindex).unwrap_or_else(|error| panic!("{error}"));
-    let sent = bulk.sent();
+    let gate = Arc::clone(bulk.gate());
     xsk.set_bulk(bulk);
-    (xsk, memory, area, sent)
+    (xsk, memory, area, gate)
 }
 
 #[test]
 fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_order() {
     let place = Place::new("pt-xsk-bulk");
-    let (mut xsk, mut memory, _area, sent) = with_bulk(&place);
+    let (mut xsk, mut memory, _area, gate) = with_bulk(&place);
     let socket = listen(&place);
     let groups = [1, 100, 7, 256, 3, FRAMES_MIN - 1, FRAMES_MIN, 300, 2];
     let mut first = 0;
@@ -162,7 +161,7 @@ fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_
     }
     assert_eq!(frames.len(), first);
     // Of 300, 256 go when they are too many to be kept, and 44 by the ring.
-    assert_eq!(sent.load(Ordering::Relaxed) as usize, 100 + 256 + FRAMES_MIN + 256);
+    assert_eq!(gate.sent() as usize, 100 + 256 + FRAMES_MIN + 256);
     assert_eq!(xsk.outstanding(), 0, "every frame came back");
 }
 
@@ -170,12 +169,12 @@ fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_
 #[test]
 fn an_interface_counts_the_frames_it_took_in_bulk_and_no_others() {
     let place = Place::new("pt-xsk-bulk-lost");
-    let (mut xsk, mut memory, _area, sent) = with_bulk(&place);
+    let (mut xsk, mut memory, _area, gate) = with_bulk(&place);
     let counted = || place.0.run(|| offload::statistic("far", "tx_queue_", "_xdp_xmit")).unwrap().unwrap();
     let before = counted();
     send(&mut xsk, &mut memory, 0, 200);
-    assert_eq!((sent.load(Ordering::Relaxed), counted() - before), (200, 200));
+    assert_eq!((gate.sent(), counted() - before), (200, 200));
     place.0.run(|| offload::set("near", "gro", false)).unwrap().unwrap();
     send(&mut xsk, &mut memory, 200, 100);
-    assert_eq!((sent.load(Ordering::Relaxed), counted() - before), (300, 200), "without NAPI it takes none");
+    assert_eq!((gate.sent(), counted() - before), (300, 200), "without NAPI it takes none");
 }

@@ -4,7 +4,7 @@ use super::memory::{self, OVS_DPDK_ACL};
 use super::report::Report;
 use super::work::{CONNECTS, P50, P99, TCP, TCP_8, TCP_FREE, TCP_SHARE, UDP, UDP_SHARE};
 use crate::figures::{Bound, Outcome, Verdict};
-use crate::subjects::{BRIDGE, LOOP, OVS, REDIRECT, SHORTCUT, TESTPMD, USERSPACE};
+use crate::subjects::{BRIDGE, DIRECT, LOOP, OVS, REDIRECT, SHORTCUT, TESTPMD, USERSPACE};
 
 /// How far from what is known a peer may be.
 const TOLERANCE: f64 = 0.20;
@@ -123,8 +123,11 @@ fn targets() -> Vec<Target> {
         targets.push(Target { what, of: figure(of), to: to.map(figure), bound, aim });
     };
     use Bound::{AtLeast, AtMost};
-    for peer in [OVS, TESTPMD] {
-        add((UDP, USERSPACE), Some((UDP, peer)), AtLeast(1.5), Some(2.0));
+    // As pods are attached; and on ports of the same kind as the peers have, on the same veths and cores.
+    for ours in [USERSPACE, DIRECT] {
+        for peer in [OVS, TESTPMD] {
+            add((UDP, ours), Some((UDP, peer)), AtLeast(1.5), Some(2.0));
+        }
     }
     add((UDP, SHORTCUT), Some((UDP, REDIRECT)), AtLeast(0.9), None);
     add((UDP, SHORTCUT), Some((UDP, BRIDGE)), AtLeast(1.5), None);

@@ -17,14 +17,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How frames leave it: one by one by the socket's ring, or many with one system call when there are many.
+/// How frames leave it: as the switch does it by default, many with one system call when there are many, or one by one by the
+/// socket's ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sending {
+    Default,
     Ring,
-    Bulk,
 }
 
-pub(crate) const INSTANCES: [&str; 2] = ["pt-direct", "pt-bulk"];
+pub(crate) const INSTANCES: [&str; 2] = ["pt-direct", "pt-ring"];
 const PODS: [(&str, u8); 2] = [("source", 201), ("sink", 202)];
 
 #[derive(Debug)]
@@ -41,14 +42,14 @@ pub(crate) struct Direct {
 impl Direct {
     /// As [`super::ours::Ours::make`].
     pub(crate) fn make(cpu: usize, rules: usize, ports: &[u16], sending: Sending) -> Result<Direct> {
-        let instance = INSTANCES[usize::from(sending == Sending::Bulk)];
+        let instance = INSTANCES[usize::from(sending == Sending::Ring)];
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("vswitch.toml");
         std::fs::write(&config, "")?;
         let mut switch_arguments =
             ["--cpus", &cpu.to_string(), "--shortcut", "off"].map(String::from).to_vec();
-        if sending == Sending::Bulk {
-            switch_arguments.push("--bulk-transmit=true".to_owned());
+        if sending == Sending::Ring {
+            switch_arguments.push("--bulk-transmit=off".to_owned());
         }
         let options = LabOptions {
             instance: Some(instance.to_owned()),
@@ -64,7 +65,7 @@ impl Direct {
         for (pod, last) in PODS {
             lab.declare_pod("bench", pod, &[("app", pod)])?;
             let (address, mac) = (Ipv4Addr::new(10, 244, 0, last), [2, 0, 0, 0, 1, last]);
-            places.push(appliance(&lab, pod, address, mac, sending)?);
+            places.push(appliance(&lab, pod, address, mac)?);
             let _ = write!(
                 toml,
                 "[[direct]]\ninterface = \"{pod}\"\nmode = \"native\"\naddresses = [\"{address}\"]\nmac = \
@@ -100,7 +101,7 @@ fn wait(what: &str, is_done: impl Fn() -> Result<bool>) -> Result<()> {
 }
 
 /// A pod nobody's plugin made: it knows its address and its gateway, and completes its checksums, for a wire does not.
-fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6], sending: Sending) -> Result<Place> {
+fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<Place> {
     let netns = Netns::create(&format!("{}-p-{name}", lab.instance()))?;
     let host = Netlink::open_in(lab.host().netns())?;
     let spec = VethSpec {
@@ -113,10 +114,8 @@ fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6], sending: Se
     let outside = host.create_veth(&spec)?.index;
     let _ = netns.run(|| sysctl::set("net/ipv6/conf/default/disable_ipv6", "1"))?;
     netns.run(|| offload::set("eth0", "tx", false))??;
-    if sending == Sending::Bulk {
-        // Frames in bulk are received by NAPI or not at all.
-        netns.run(|| offload::set("eth0", "gro", true))??;
-    }
+    // As the peers' pods have it. Frames in bulk are received by NAPI or not at all.
+    netns.run(|| offload::set("eth0", "gro", true))??;
     let inside = Netlink::open_in(&netns)?;
     let eth0 = inside.existing("eth0")?.index;
     inside.add_address(eth0, IpAddr::from(address).into(), true)?;
@@ -136,8 +135,8 @@ fn appliance(lab: &Lab, name: &str, address: Ipv4Addr, mac: [u8; 6], sending: Se
 impl Subject for Direct {
     fn name(&self) -> &'static str {
         match self.sending {
-            Sending::Ring => super::DIRECT,
-            Sending::Bulk => super::BULK,
+            Sending::Default => super::DIRECT,
+            Sending::Ring => super::RING,
         }
     }
 
@@ -147,10 +146,13 @@ impl Subject for Direct {
 
     fn describe(&self) -> String {
         let how = match self.sending {
-            Sending::Ring => "",
-            Sending::Bulk => "; bulk_transmit, GRO on at the pods",
+            Sending::Default => "",
+            Sending::Ring => "; bulk_transmit = \"off\"",
         };
-        format!("as penstock, {} rules each way, the pods' veths as native AF_XDP ports{how}", self.rules)
+        format!(
+            "as penstock, {} rules each way, the pods' veths as native AF_XDP ports, GRO on at the pods{how}",
+            self.rules
+        )
     }
 
     fn places(&self) -> [&Place; 2] {

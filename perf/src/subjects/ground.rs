@@ -83,10 +83,12 @@ impl Ground {
         Ok(())
     }
 
-    /// Checksums are completed by the pods themselves, for peers that pass unfinished ones on.
-    pub(crate) fn complete_checksums(&self) -> Result<()> {
+    /// For peers that pass frames on by AF_XDP: pods complete checksums themselves, as a wire wants it, and receive with GRO, as ours
+    /// on such ports do.
+    pub(crate) fn be_wires(&self) -> Result<()> {
         for place in &self.places {
             place.run(|| offload::set("eth0", "tx", false))?;
+            place.run(|| offload::set("eth0", "gro", true))?;
         }
         Ok(())
     }

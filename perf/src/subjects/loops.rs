@@ -59,7 +59,7 @@ impl Loop {
     ) -> Result<Loop> {
         let ground = Ground::make(short)?;
         // A frame with an unfinished checksum leaves an AF_XDP port as it is.
-        ground.complete_checksums()?;
+        ground.be_wires()?;
         let dir = ground::directory(short)?;
         let log = dir.path().join("log");
         let file = File::create(&log)?;

@@ -119,7 +119,7 @@ impl Ovs {
         }
         let ground = Ground::make("ovs")?;
         // A frame with an unfinished checksum leaves an AF_XDP port as it is: OVS's own documentation asks for this.
-        ground.complete_checksums()?;
+        ground.be_wires()?;
         let mask = format!("other_config:pmd-cpu-mask={:#x}", 1u64 << cpu);
         let daemon = Daemon::start(&ground.middle, "ovs", program, &[mask])?;
         for port in PORTS {

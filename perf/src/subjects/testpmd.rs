@@ -23,7 +23,7 @@ impl Testpmd {
     pub(crate) fn make(cpu: usize, main_cpu: usize) -> Result<Testpmd> {
         child::find("dpdk-testpmd")?;
         let ground = Ground::make("dpdk")?;
-        ground.complete_checksums()?;
+        ground.be_wires()?;
         let dir = ground::directory("dpdk")?;
         let log = dir.path().join("log");
         let file = File::create(&log)?;

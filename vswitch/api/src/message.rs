@@ -293,7 +293,7 @@ pub struct WorkerStatus {
 pub struct DeviceStatus {
     pub interface: String,
     pub queue: u32,
-    /// `zero-copy`, `native copy`, `generic copy`, `memory`, `pcap`.
+    /// `zero-copy`, `native copy`, `generic copy`, `memory`, `pcap`; with `, bulk` where many frames leave at once.
     pub mode: String,
     /// Why not a better one.
     pub why: String,

@@ -16,6 +16,7 @@
 //! | [`route`] | links, addresses, routes and neighbours over one netlink socket |
 //! | [`offload`] | checksum, segmentation and VLAN offloads (ethtool) |
 //! | [`reception`] | which frames a NIC lets through |
+//! | [`xdp`] | whether a link takes frames that XDP redirects into it, and when that changes |
 //! | [`sysctl`] | `/proc/sys`, which follows the namespace of the calling thread |
 
 mod error;
@@ -24,6 +25,7 @@ pub mod offload;
 pub mod reception;
 pub mod route;
 pub mod sysctl;
+pub mod xdp;
 
 pub use error::NetError;
 pub use netns::Netns;

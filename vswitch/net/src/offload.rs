@@ -129,13 +129,25 @@ pub fn driver(link_name: &str) -> Result<String, NetError> {
 
 /// Over how many queues a link spreads what it receives.
 pub fn receive_queues(link_name: &str) -> Result<u32, NetError> {
+    let channels = channels(link_name)?;
+    // rx_count and combined_count.
+    Ok(channels[5] + channels[8])
+}
+
+/// By how many queues a link sends.
+pub fn transmit_queues(link_name: &str) -> Result<u32, NetError> {
+    let channels = channels(link_name)?;
+    // tx_count and combined_count.
+    Ok(channels[6] + channels[8])
+}
+
+fn channels(link_name: &str) -> Result<Vec<u32>, NetError> {
     const WORDS: usize = 9; // struct ethtool_channels
     let io = |e: io::Error| NetError::io("read the queues of", link_name, &e);
     let mut channels = vec![0u32; WORDS];
     channels[0] = ETHTOOL_GCHANNELS;
     Device::open(link_name).map_err(io)?.call(&mut channels).map_err(io)?;
-    // rx_count and combined_count.
-    Ok(channels[5] + channels[8])
+    Ok(channels)
 }
 
 /// The sum of a link's own statistics (`ethtool -S`) whose names begin and end so.

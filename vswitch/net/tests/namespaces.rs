@@ -1,6 +1,7 @@
 //! Against the real kernel, in namespaces of our own. These tests need root, and fail without it.
 
 use penstock_net::route::{Route, RouteKind, VethSpec};
+use penstock_net::xdp::{TAKES_REDIRECTED, XdpFeatures};
 use penstock_net::{Netlink, Netns, offload, sysctl};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -279,4 +280,23 @@ fn a_sysctl_is_set_in_the_namespace_of_the_thread_only() {
     assert_eq!(sysctl::get(path).unwrap(), outside);
     assert_ne!(outside, "17");
     assert!(sysctl::get("net/ipv4/no_such_thing").unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_veth_says_whether_its_far_end_takes_redirected_frames_and_when_that_changes() {
+    let (near, far) = (Scratch::new(), Scratch::new());
+    let netlink = near.netlink();
+    let spec = VethSpec { peer_netns: Some(far.netns.as_fd()), ..VethSpec::new("near", "far") };
+    let link = netlink.create_veth(&spec).unwrap();
+    far.netlink().set_up(far.netlink().existing("far").unwrap().index, true).unwrap();
+    netlink.set_up(link.index, true).unwrap();
+    let features = XdpFeatures::open_in(&near.netns).unwrap();
+    let takes = || features.of(link.index).unwrap() & TAKES_REDIRECTED != 0;
+    assert!(!takes() && !features.have_changed());
+    for on in [true, false, true] {
+        far.netns.run(|| offload::set("far", "gro", on)).unwrap().unwrap();
+        assert!(features.have_changed() && !features.have_changed());
+        assert_eq!(takes(), on);
+    }
+    assert!(features.of(link.index + 100).unwrap_err().is_not_found());
 }

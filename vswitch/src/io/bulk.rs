@@ -6,15 +6,16 @@
 //! each of a number of pages of its own, and what the program redirects goes where a NIC's frames would, in bulk, into the
 //! veth's NAPI. Our program copies a frame from shared memory into the page. 14 us a call and 0.45 us a frame: dearer below 32
 //! frames, half the price at 256. So a socket collects what it is to send; what comes to enough goes this way, the rest by its
-//! ring. The order of frames stays: both end in the same queue of the veth, and neither begins before the other has ended.
+//! ring. The order of frames stays: both end in the same queue of the veth, and nothing goes this way before what was sent by the
+//! ring has come back from the far end's NAPI (`Xsk::send_staged`).
 //!
-//! Three things about the kernel's side, for which this is not on unless asked for (`bulk_transmit`):
+//! Three things about the kernel's side:
 //! - **The page pool of a call** lives on for a second when pages of it are still in some socket's queue at its end, and keeps the
 //!   first [`KEPT`] that come back. 5,000 calls a second, a worker's most, keep up to 160 MB. Whoever leaves data unread for a
 //!   minute makes the kernel log `stalled pool shutdown`; nothing is wrong then but the reader.
 //! - **The receiving side must run NAPI**: a veth does if GRO is on at the receiving end. The near end of a trunk has it; what is
-//!   beyond a direct port is not ours. Where it is off, the kernel throws the frames away and tells nobody: [`Bulk::sent`] is
-//!   compared with what the interface counted.
+//!   beyond a direct port is not ours. Where it is off, the kernel throws the frames away and tells nobody. So the [`Gate`] of each is
+//!   watched and closed by somebody else (`machine/bulk.rs`), and what it counts compared with what the interface counted.
 //! - **No grace period.** A program that is run gets a place in the XDP dispatcher, and taking it there waits for RCU, 10 ms. One that
 //!   is attached somewhere has its place already: it is attached to a veth in a namespace nobody else sees.
 //!
@@ -32,7 +33,7 @@ use penstock_net::route::{Netlink, VethSpec};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulk.bpf.o"));
 
@@ -50,6 +51,39 @@ const LEN_MIN: usize = 64;
 /// it after each bulk.
 const KEPT: u32 = 8;
 
+/// Whether this way is open, and what went it: between a worker, who looks once per batch, and those who watch the interface.
+#[derive(Debug, Default)]
+pub struct Gate {
+    is_shut: AtomicBool,
+    has_failed: AtomicBool,
+    sent: AtomicU64,
+}
+
+impl Gate {
+    pub fn set_open(&self, is_open: bool) {
+        self.is_shut.store(!is_open, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        !self.is_shut.load(Ordering::Relaxed)
+    }
+
+    /// The kernel refused a call. For good.
+    pub fn fail(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// Frames handed to the interface since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
 /// The program, what it reads, and the place it is attached to.
 #[derive(Debug)]
 pub struct Bulk {
@@ -58,8 +92,7 @@ pub struct Bulk {
     program: OwnedFd,
     filled: usize,
     longest: usize,
-    /// Frames handed to the interface since the beginning. Also for those who count what came of them.
-    sent: Arc<AtomicU64>,
+    gate: Arc<Gate>,
     _ebpf: Ebpf,
     _hidden: Netns,
 }
@@ -95,7 +128,7 @@ impl Bulk {
             program,
             filled: 0,
             longest: 0,
-            sent: Arc::default(),
+            gate: Arc::default(),
             _ebpf: ebpf,
             _hidden: hidden,
         };
@@ -129,13 +162,13 @@ impl Bulk {
                 _ => None,
             };
         }
-        self.sent.fetch_add(done as u64, Ordering::Relaxed);
+        self.gate.sent.fetch_add(done as u64, Ordering::Relaxed);
         (done, failure)
     }
 
-    /// Frames handed to the interface, as it is counted on.
-    pub fn sent(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.sent)
+    /// Open at first.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     fn next(&self) -> usize {

@@ -140,6 +140,8 @@ pub struct Xsk {
     pub syscalls: u64,
     scratch: Vec<FrameDesc>,
     bulk: Option<Bulk>,
+    /// Frames are set aside for `bulk`, whose gate was open at the end of the last batch.
+    is_staging: bool,
     /// Frames on their way that the kernel was not told of yet: at most [`bulk::FRAMES_MAX`], each in one chunk.
     staged: Vec<FrameId>,
 }
@@ -184,6 +186,7 @@ impl Xsk {
             syscalls: 0,
             scratch,
             bulk: None,
+            is_staging: false,
             staged: Vec::new(),
         }
     }
@@ -343,17 +346,14 @@ impl Xsk {
     /// Has many frames sent with one system call from now on, where that is possible.
     pub fn set_bulk(&mut self, bulk: Bulk) {
         self.staged = Vec::with_capacity(bulk::FRAMES_MAX);
+        self.is_staging = bulk.gate().is_open();
         self.bulk = Some(bulk);
-    }
-
-    pub fn bulk(&self) -> Option<&Bulk> {
-        self.bulk.as_ref()
     }
 
     /// Queues one frame. False: no room, the frame is still the caller's.
     #[inline]
     pub fn transmit(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
-        if self.bulk.is_some() {
+        if self.is_staging {
             if memory.chunk_after(frame).is_none() && memory.len(frame) <= bulk::LEN_MAX {
                 return self.stage(memory, frame);
             }
@@ -384,12 +384,15 @@ impl Xsk {
         true
     }
 
-    /// Sends what was set aside: all at once if it is worth that and nothing waits in the ring before it, else by the ring.
+    /// Sends what was set aside: all at once if it is worth that, else by the ring. Not before all that went by the ring has come
+    /// back: a veth's far end gives a frame back when it has taken it from its queue, and with several queues there or with its soft
+    /// interrupts late, what was sent later could be taken earlier.
     fn send_staged(&mut self, memory: &mut Memory) {
-        let Some(rings) = &mut self.rings else { return };
-        let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));
-        let is_worth_it = queued == 0 && self.staged.len() >= bulk::FRAMES_MIN;
-        if let Some(bulk) = self.bulk.as_mut().filter(|_| is_worth_it) {
+        if self.rings.is_none() {
+            return;
+        }
+        let is_worth_it = self.outstanding == self.staged.len() && self.staged.len() >= bulk::FRAMES_MIN;
+        if let Some(bulk) = self.bulk.as_mut().filter(|bulk| is_worth_it && bulk.gate().is_open()) {
             for frame in &self.staged {
                 memory.put(*frame, Place::Hand);
                 bulk.fill(memory.head(*frame));
@@ -403,6 +406,7 @@ impl Xsk {
             self.completed += sent as u64;
             if let Some(error) = error {
                 tracing::warn!("{}: frames are sent one by one from now on: {error}", self.config.interface);
+                bulk.gate().fail();
                 self.bulk = None;
             }
         }
@@ -447,9 +451,11 @@ impl Xsk {
     /// Makes the kernel send what was queued, once per batch. `more`: the next batch is there already.
     #[inline]
     pub fn kick(&mut self, memory: &mut Memory, more: bool) {
-        if !self.staged.is_empty() && (!more || self.staged.len() == bulk::FRAMES_MAX) {
+        let is_open = self.bulk.as_ref().is_some_and(|bulk| bulk.gate().is_open());
+        if !self.staged.is_empty() && (!more || !is_open || self.staged.len() == bulk::FRAMES_MAX) {
             self.send_staged(memory);
         }
+        self.is_staging = is_open;
         let Some(rings) = &mut self.rings else { return };
         // What was taken from the ring and has not come back waits for nobody's call.
         let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));

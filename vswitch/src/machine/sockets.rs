@@ -1,11 +1,12 @@
 //! A worker's sockets and the memory areas they use: the trunk's first, then those of its direct ports, each bound the best
 //! way its driver offers, with what stood in the way of a better one.
 
+use super::bulk::BulkPort;
 use super::{MachineError, Sockets, lock};
-use crate::config::{Config, DirectPort, XdpMode};
+use crate::config::{BulkTransmit, Config, DirectPort, XdpMode};
 use crate::io::abilities::MTU_OF_ONE_BUFFER;
 use crate::io::bpf::{Programs, XdpProgram};
-use crate::io::bulk::Bulk;
+use crate::io::bulk::{Bulk, Gate};
 use crate::io::device::Device;
 use crate::io::maps::WORKERS_MAX;
 use crate::io::memory::Memory;
@@ -16,9 +17,10 @@ use penstock_api::instance::inside;
 use penstock_api::message::{AreaKind, DeviceStatus, gateway};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
-use penstock_net::{NetError, offload, reception};
+use penstock_net::xdp::XdpFeatures;
+use penstock_net::{offload, reception};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// Of a socket's rings: some 5 ms of what a worker can do, for when the scheduler gives its CPU to somebody else.
@@ -86,31 +88,10 @@ pub(super) struct Builder<'a> {
     pub(super) attached: Vec<(String, (&'static str, String))>,
     /// What makes NICs let through what is for the gateway.
     pub(super) receptions: Vec<OwnedFd>,
-    /// Direct ports frames are sent to in bulk.
+    /// Direct ports frames may be sent to in bulk.
     pub(super) bulk_ports: Vec<BulkPort>,
-}
-
-/// A veth of the host's namespace that frames are sent to in bulk: what was handed to it, and what it had counted before.
-#[derive(Debug)]
-pub(super) struct BulkPort {
-    interface: String,
-    handed: Arc<AtomicU64>,
-    counted_before: u64,
-}
-
-impl BulkPort {
-    /// What its veth says it passed on of frames that came this way.
-    fn counted(interface: &str) -> Result<u64, NetError> {
-        offload::statistic(interface, "tx_queue_", "_xdp_xmit")
-    }
-
-    /// Frames that were handed to it and went nowhere.
-    pub(super) fn lost(&self) -> u64 {
-        // In this order: what is under way is not lost.
-        let handed = self.handed.load(Ordering::Relaxed);
-        BulkPort::counted(&self.interface)
-            .map_or(0, |counted| handed.saturating_sub(counted.saturating_sub(self.counted_before)))
-    }
+    /// What tells which of them take such frames. Asked for once, when there is one.
+    pub(super) features: Option<Result<XdpFeatures, String>>,
 }
 
 /// As many bytes as the area that copies has.
@@ -166,7 +147,11 @@ impl Builder<'_> {
         let mut xsk = Xsk::bind(config, copy.share())?;
         xsk.refill(&mut memory);
         self.announce(worker as u32, &xsk)?;
-        let bulk = self.bulk(&mut xsk, netns, trunk.far.index);
+        // The near end is ours, and has GRO on.
+        let bulk = match self.config.bulk_transmit {
+            BulkTransmit::On => self.bulk(&mut xsk, netns, trunk.far.index),
+            BulkTransmit::Auto | BulkTransmit::Off => None,
+        };
         let why = match trunk.xdp.0 {
             "native" => "a veth has no zero-copy".to_owned(),
             _ => trunk.xdp.1.clone(),
@@ -250,19 +235,14 @@ impl Builder<'_> {
         let accepted = reception::accept(link.index, gateway::MAC.0).map_err(|e| failed(e.to_string()))?;
         self.receptions.push(accepted);
         netlink.set_up(link.index, true).map_err(|e| failed(e.to_string()))?;
-        let mut mode = match xsk.area() {
+        let mode = match xsk.area() {
             AreaKind::ZeroCopy => "zero-copy".to_owned(),
             AreaKind::Copy => format!("{xdp} copy"),
         };
         if xsk.area() == AreaKind::Copy
-            && offload::driver(&port.interface).is_ok_and(|driver| driver == "veth")
-            && let Ok(counted_before) = BulkPort::counted(&port.interface)
-            && let Some(handed) = self.bulk(&mut xsk, netns, link.index)
+            && let Some(reason) = self.direct_bulk(&mut xsk, netns, link.index)
         {
-            // A veth with TSO on takes single frames past its queue, and they would overtake.
-            let _ = offload::set(&port.interface, "tso", false);
-            self.bulk_ports.push(BulkPort { interface: port.interface.clone(), handed, counted_before });
-            mode.push_str(", bulk");
+            why = format!("{why}; sent one by one: {reason}");
         }
         bench.statuses.push(DeviceStatus { interface: port.interface.clone(), queue, mode, why });
         bench.devices.push(Device::Direct { xsk: Box::new(xsk), index: index as u16, port: None });
@@ -270,16 +250,52 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Has the frames of a socket on a veth sent in bulk, if that is wanted and the kernel can. What counts them.
-    fn bulk(&mut self, xsk: &mut Xsk, netns: &Netns, ifindex: u32) -> Option<Arc<AtomicU64>> {
-        if !self.config.bulk_transmit {
+    /// Lets the frames of a direct port's socket be sent in bulk where that is wanted and possible. Why not, if it is a veth.
+    fn direct_bulk(&mut self, xsk: &mut Xsk, netns: &Netns, ifindex: u32) -> Option<String> {
+        let interface = xsk.config().interface.clone();
+        let wanted = self.config.bulk_transmit;
+        if wanted == BulkTransmit::Off || offload::driver(&interface).is_ok_and(|driver| driver != "veth") {
             return None;
         }
+        // What comes this way goes into the far end's queue of this CPU, and what comes by a ring into that of the ring.
+        if offload::transmit_queues(&interface).map_or(true, |queues| queues > 1) {
+            return Some("it has several queues".to_owned());
+        }
+        let features = self.features.get_or_insert_with(|| XdpFeatures::open().map_err(|e| e.to_string()));
+        if let Err(error) = features
+            && wanted == BulkTransmit::Auto
+        {
+            let note = format!(
+                "frames for direct ports are sent one by one: {error}; Linux 6.3 or newer tells which veths take many at once. \
+                 bulk_transmit = \"on\" sends without asking"
+            );
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+            return Some("the kernel does not tell whether it takes many at once".to_owned());
+        }
+        let counted_before = match BulkPort::counted(&interface) {
+            Ok(counted) => counted,
+            Err(error) => return Some(error.to_string()),
+        };
+        // A veth with TSO on takes single frames past its queue, and they would overtake.
+        if let Err(error) = offload::set(&interface, "tso", false) {
+            return Some(error.to_string());
+        }
+        let Some(gate) = self.bulk(xsk, netns, ifindex) else {
+            return Some("the kernel refused to send many at once, see the notes".to_owned());
+        };
+        self.bulk_ports.push(BulkPort::new(&interface, ifindex, gate, counted_before));
+        None
+    }
+
+    /// Gives the socket on a veth a second way, if the kernel can. What opens and shuts it.
+    fn bulk(&mut self, xsk: &mut Xsk, netns: &Netns, ifindex: u32) -> Option<Arc<Gate>> {
         match Bulk::open(netns, ifindex) {
             Ok(bulk) => {
-                let handed = bulk.sent();
+                let gate = Arc::clone(bulk.gate());
                 xsk.set_bulk(bulk);
-                Some(handed)
+                Some(gate)
             }
             Err(error) => {
                 let interface = &xsk.config().interface;

@@ -1,5 +1,7 @@
-//! The thread beside the workers: sees trunks that stand still, and has trunks of busy workers collect frames.
+//! The thread beside the workers: sees trunks that stand still, has trunks of busy workers collect frames, and keeps the gates of
+//! ports that are sent frames in bulk.
 
+use super::bulk;
 use super::lock;
 use crate::io::bpf::Programs;
 use crate::io::coalesce::{self, Coalesce, Rate};
@@ -32,12 +34,13 @@ pub(super) fn open_coalesce(links: &Links, notes: &mut Vec<String>) -> Vec<Optio
 }
 
 /// Sees trunks into which the port programs send while nothing arrives, and has their sockets bound anew. Has trunks of busy
-/// workers collect frames.
+/// workers collect frames. Between that it waits for what `bulk` is told.
 pub(super) fn watch(
     programs: &Mutex<Programs>,
     counters: &[Arc<Counters>],
     mailboxes: &[Arc<Mailbox>],
     mut coalesce: Vec<Option<Coalesce>>,
+    mut bulk: bulk::Watcher,
     stopping: &AtomicBool,
 ) {
     let look = |worker: usize| {
@@ -49,7 +52,7 @@ pub(super) fn watch(
     let mut rates: Vec<Rate> = counters.iter().map(|_| Rate::default()).collect();
     let mut next_look = Instant::now() + watchdog::INTERVAL;
     while !stopping.load(Ordering::Relaxed) {
-        std::thread::sleep(coalesce::INTERVAL);
+        bulk.wait(Instant::now() + coalesce::INTERVAL);
         for ((rate, counters), coalesce) in rates.iter_mut().zip(counters).zip(&mut coalesce) {
             if let (Some(is_on), Some(near)) = (rate.look(counters.received.get()), coalesce.as_mut())
                 && let Err(error) = near.set(is_on)

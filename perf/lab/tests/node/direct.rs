@@ -50,7 +50,7 @@ impl Spec {
 }
 
 /// Behind a veth pair.
-fn place(lab: &Lab, spec: &Spec) -> Place {
+pub(crate) fn place(lab: &Lab, spec: &Spec) -> Place {
     let netns = Netns::create(&format!("{}-p-{}", lab.instance(), spec.interface)).unwrap();
     let host = Netlink::open_in(lab.host().netns()).unwrap();
     let veth = VethSpec {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod bad_input;
+mod bulk;
 mod common;
 mod direct;
 mod explained;

@@ -7,6 +7,7 @@ use penstock_api::message::gateway;
 use penstock_lab::Outcome::Reached;
 use penstock_lab::{Lab, LabOptions, Place};
 use penstock_net::offload;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,17 +52,17 @@ fn is_bound_anew(mtu: u16) {
 
 /// What went into the switch and what came of it, by the interfaces of everybody who has a port.
 #[derive(Debug, PartialEq, Eq)]
-struct Books {
-    sent: u64,
+pub(crate) struct Books {
+    pub(crate) sent: u64,
     /// Made by the workers themselves.
     originated: u64,
-    delivered: u64,
+    pub(crate) delivered: u64,
     drops: Vec<(DropReason, u64)>,
 }
 
 impl Books {
     /// Everybody: these pods and the host.
-    fn of(lab: &Lab, pods: &[&Place]) -> Books {
+    pub(crate) fn of(lab: &Lab, pods: &[&Place]) -> Books {
         let host_interface = lab.instance().host_interface();
         let everybody = pods.iter().map(|pod| (*pod, "eth0")).chain([(lab.host(), host_interface.as_str())]);
         let traffic: Vec<Traffic> = everybody.map(|(place, name)| Traffic::of(place, name)).collect();
@@ -73,7 +74,7 @@ impl Books {
         }
     }
 
-    fn balance(&self) -> i64 {
+    pub(crate) fn balance(&self) -> i64 {
         let dropped: u64 = self.drops.iter().map(|(_, frames)| frames).sum();
         (self.sent + self.originated) as i64 - (self.delivered + dropped) as i64
     }
@@ -81,10 +82,16 @@ impl Books {
     /// Waits until nothing is under way any more. Panics when frames are missing, or turned up from nowhere.
     #[track_caller]
     fn balanced(lab: &Lab, pods: &[&Place]) -> Books {
+        Books::balanced_since(0..=0, lab, pods)
+    }
+
+    /// The same where some were missing before. As many may be missing now.
+    #[track_caller]
+    pub(crate) fn balanced_since(missing: RangeInclusive<i64>, lab: &Lab, pods: &[&Place]) -> Books {
         let deadline = Instant::now() + LONG;
         loop {
             let books = Books::of(lab, pods);
-            if books.balance() == 0 {
+            if missing.contains(&books.balance()) {
                 return books;
             }
             assert!(Instant::now() < deadline, "{} frames are in no book: {books:#?}", books.balance());

@@ -27,6 +27,8 @@ pub struct Link {
     pub is_up: bool,
     /// Up, and so is what is on the other end of the cable.
     pub has_carrier: bool,
+    /// How often it got one.
+    pub carrier_ups: u32,
     /// The index of the other end of a veth pair, in the namespace that end is in.
     pub peer_index: Option<u32>,
     /// The index of the bridge it is a port of.
@@ -268,6 +270,7 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::LowerUp),
+        carrier_ups: 0,
         peer_index: None,
         master: None,
         kind: None,
@@ -278,6 +281,7 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::CarrierUpCount(ups) => link.carrier_ups = ups,
             LinkAttribute::Address(mac) => link.mac = mac.try_into().unwrap_or_default(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(index) => below = Some(index),

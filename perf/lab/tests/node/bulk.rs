@@ -1,0 +1,219 @@
+//! Frames that leave many at a time, because the far end of a direct port's veth takes them so; and what its owner does meanwhile.
+
+use crate::common::{AtEnd, kernel_has, mac_of, udp_frame, until, workers};
+use crate::direct::{FIRST, SECOND, Spec, node_with, place, talk};
+use crate::rings::Books;
+use nix::sys::socket::{setsockopt, sockopt};
+use penstock_api::DropReason;
+use penstock_api::message::{DeviceStatus, gateway};
+use penstock_lab::{Lab, LabOptions, Place, Pod};
+use penstock_net::{Netlink, offload};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 9;
+/// Frames the links send by themselves, not all of which are in every book.
+const CHATTER: i64 = 20;
+const BULK: &str = "native copy, bulk";
+const ONE_BY_ONE: &str = "the far end does not run NAPI: `ethtool -K eth0 gro on` there";
+
+/// A node with two direct ports; the second one's far end takes frames in bulk.
+fn two_ports(options: LabOptions) -> (Lab, Pod, [Place; 2]) {
+    let (lab, web, places) = node_with(options, &[(&FIRST, "auto"), (&SECOND, "auto")], |lab, spec| {
+        let place = place(lab, spec);
+        if spec.name == SECOND.name {
+            gro(&place, true);
+        }
+        place
+    });
+    (lab, web, places.try_into().unwrap())
+}
+
+fn gro(place: &Place, on: bool) {
+    place.run(|| offload::set("eth0", "gro", on)).unwrap();
+}
+
+fn device(lab: &Lab, spec: &Spec) -> DeviceStatus {
+    let ports = lab.ports().unwrap();
+    ports.into_iter().find(|port| port.interface == spec.interface).unwrap().device.unwrap()
+}
+
+fn mode_is(lab: &Lab, mode: &str, why: &str) {
+    let is = |device: DeviceStatus| device.mode == mode && device.why.contains(why);
+    until(&format!("{mode}, {why}"), || is(device(lab, &SECOND)));
+}
+
+fn in_bulk(lab: &Lab) -> u64 {
+    let count = || offload::statistic(SECOND.interface, "tx_queue_", "_xdp_xmit");
+    lab.host().run(count).unwrap()
+}
+
+/// Does the kernel tell of a link whether it takes frames in bulk?
+fn tells() -> bool {
+    kernel_has("vmlinux", "xdp_features_t")
+}
+
+/// What came of a flow of numbered frames.
+#[derive(Debug, Default)]
+struct Arrived {
+    frames: u64,
+    /// Numbers that were not above all before them.
+    out_of_order: u64,
+}
+
+/// Frames from one place to another, as many as there may be, while something else is done.
+fn load(from: &Place, to: &Place, during: impl FnOnce()) -> Arrived {
+    let receiver = to.run(|| UdpSocket::bind(("0.0.0.0", PORT))).unwrap();
+    setsockopt(&receiver, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let wire = from.wire("eth0");
+    let macs = (mac_of(from, "eth0"), gateway::MAC.0);
+    let addresses = (from.v4().into(), to.v4().into());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut number = 0u64;
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                let _ = wire.send(&udp_frame(macs, addresses, PORT, &number.to_be_bytes()));
+            }
+        });
+        let receiver = scope.spawn(|| {
+            let (mut arrived, mut last, mut bytes) = (Arrived::default(), 0, [0; 8]);
+            loop {
+                match receiver.recv(&mut bytes) {
+                    Ok(_) => {}
+                    Err(_) if over.load(Ordering::Relaxed) => return arrived,
+                    Err(_) => continue,
+                }
+                let number = u64::from_be_bytes(bytes);
+                arrived.frames += 1;
+                arrived.out_of_order += u64::from(number <= last);
+                last = last.max(number);
+            }
+        });
+        {
+            let _over = AtEnd(|| over.store(true, Ordering::Relaxed));
+            during();
+        }
+        sender.join().unwrap();
+        receiver.join().unwrap()
+    })
+}
+
+/// Frames in no book: some of the links' own chatter, from before the switch was started again with its ports.
+fn balance(lab: &Lab, pods: &[&Place]) -> i64 {
+    Books::of(lab, pods).balance()
+}
+
+fn for_ms(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+#[test]
+fn a_loaded_direct_port_is_sent_to_in_bulk_when_its_far_end_takes_it_and_nobody_asked() {
+    if !tells() {
+        eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
+        return;
+    }
+    let (lab, web, [first, second]) = two_ports(workers(1));
+    mode_is(&lab, BULK, "veth refuses zero-copy");
+    assert!(device(&lab, &FIRST).why.contains(ONE_BY_ONE), "{:?}", device(&lab, &FIRST));
+    let before = balance(&lab, &[&web, &first, &second]);
+    let arrived = load(&first, &second, || for_ms(1000));
+    let books = Books::balanced_since(before - CHATTER..=before + CHATTER, &lab, &[&web, &first, &second]);
+    eprintln!("{arrived:?}, {} in bulk, {books:?}", in_bulk(&lab));
+    assert!(in_bulk(&lab) > 1_000, "hardly any frame was sent in bulk: {}", in_bulk(&lab));
+    assert_eq!(arrived.out_of_order, 0, "{arrived:?}");
+    talk(&first, &second);
+    talk(&web, &second);
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn a_far_end_that_stops_taking_frames_in_bulk_is_sent_them_one_by_one_and_hardly_any_is_lost() {
+    if !tells() {
+        eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
+        return;
+    }
+    for count in [1, 2] {
+        let (lab, web, [first, second]) = two_ports(workers(count));
+        let lost = || lab.drops(DropReason::Interface);
+        let everybody: [&Place; 3] = [&web, &first, &second];
+        let before = balance(&lab, &everybody);
+        let mut at = Vec::new();
+        let arrived = load(&first, &second, || {
+            for _ in 0..5 {
+                for_ms(200);
+                gro(&second, false);
+                mode_is(&lab, "native copy", ONE_BY_ONE);
+                at.push((lost(), in_bulk(&lab)));
+                for_ms(200);
+                at.push((lost(), in_bulk(&lab)));
+                gro(&second, true);
+                mode_is(&lab, BULK, "");
+            }
+            for_ms(200);
+        });
+        // The kernel empties the far end's queue of 256 when it takes it away, and counts that nowhere.
+        let books = Books::balanced_since(before - CHATTER..=before + CHATTER + 5 * 256, &lab, &everybody);
+        let missing = books.balance() - before;
+        eprintln!("{count} workers: {arrived:?}, lost and in bulk {at:?}, {missing} in no book: {books:?}");
+        for off in at.chunks(2) {
+            assert_eq!(off[0].1, off[1].1, "frames were sent in bulk to a far end that does not take them");
+            assert_eq!(off[0].0, off[1].0, "frames were lost after it was known");
+        }
+        assert!(at.windows(2).any(|pair| pair[1].1 > pair[0].1), "never again in bulk: {at:?}");
+        assert_eq!(arrived.out_of_order, 0, "{arrived:?}");
+        assert!(arrived.frames > 10_000, "hardly any arrived: {arrived:?}");
+        // A fortieth of a second, five times, on a machine that does other things too.
+        assert!(lost() * 20 < books.sent, "{} of {} were lost: {books:?}", lost(), books.sent);
+        lab.assert_frames_conserved();
+    }
+}
+
+/// The kernel goes on saying that such a far end takes them.
+#[test]
+fn a_far_end_that_went_down_and_came_back_without_gro_is_sent_frames_one_by_one() {
+    if !tells() {
+        eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
+        return;
+    }
+    let (lab, _web, [first, second]) = two_ports(workers(1));
+    let link = |is_up| {
+        let netlink = Netlink::open_in(second.netns()).unwrap();
+        netlink.set_up(netlink.existing("eth0").unwrap().index, is_up).unwrap();
+    };
+    link(false);
+    gro(&second, false);
+    link(true);
+    mode_is(&lab, BULK, "");
+    let begin = Instant::now();
+    load(&first, &second, || mode_is(&lab, "native copy", "nothing sent in bulk got through"));
+    eprintln!("after {:?}, {} lost", begin.elapsed(), lab.drops(DropReason::Interface));
+    // Once more, and then not again.
+    let arrived = load(&first, &second, || for_ms(2500));
+    assert!(arrived.frames > 1_000, "{arrived:?}");
+    mode_is(&lab, "native copy", "nothing sent in bulk got through");
+    link(false);
+    gro(&second, true);
+    link(true);
+    load(&first, &second, || until("bulk again", || device(&lab, &SECOND).mode == BULK));
+    let before = in_bulk(&lab);
+    load(&first, &second, || for_ms(500));
+    assert!(in_bulk(&lab) > before, "not in bulk again");
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn a_port_of_several_queues_is_sent_to_one_by_one() {
+    let several = Spec { queues: 2, ..SECOND };
+    let (lab, web, places) = node_with(workers(1), &[(&several, "auto")], |lab, spec| {
+        let place = place(lab, spec);
+        gro(&place, true);
+        place
+    });
+    mode_is(&lab, "native copy", "sent one by one: it has several queues");
+    talk(&web, &places[0]);
+}
