@@ -16,6 +16,7 @@ use crate::interrupt;
 use crate::placement::{self, LOAD_CPU, WORKER_CPU};
 use crate::progress::Progress;
 use crate::subjects::direct::Sending;
+use crate::subjects::ground::MTU_USUAL;
 use crate::subjects::loops::Loop;
 use crate::subjects::ours::{Ours, Shortcut};
 use crate::subjects::{self as names, Subject, bridge, child, direct, ground, ovs, redirect, testpmd};
@@ -208,8 +209,8 @@ fn make(arguments: &Arguments, document: &mut Document, progress: &mut Progress)
     let ours = |shortcut| Ours::make(WORKER_CPU, rules, &ports, shortcut);
     let one = |short: &str| -> Result<Box<dyn Subject>> {
         Ok(match short {
-            "bridge" => Box::new(bridge::Bridge::make()?),
-            "redirect" => Box::new(redirect::RedirectPeer::make()?),
+            "bridge" => Box::new(bridge::Bridge::make(MTU_USUAL)?),
+            "redirect" => Box::new(redirect::RedirectPeer::make(MTU_USUAL)?),
             "userspace" => Box::new(ours(Shortcut::Off)?),
             "shortcut" => Box::new(ours(Shortcut::On)?),
             "direct" => Box::new(direct::Direct::make(WORKER_CPU, rules, &ports, Sending::Default)?),

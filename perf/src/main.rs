@@ -22,8 +22,22 @@ mod way;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Tests hold this and docs/performance.md together.
+const TABLES: &str = "\
+To repeat the tables of docs/performance.md (as root, the release build, nothing else running; --output json for programs):
+  penstock-perf compare --save figures.json        this switch beside every peer this machine has, and the targets
+  penstock-perf compare --only engine,ovs-dpdk     classification alone, from memory
+  penstock-perf throughput                         rates without loss; --sizes, --flows, --policies, --over another path
+  penstock-perf latency                            one way at shares of that rate, and of questions over TCP
+  penstock-perf tcp                                streams, questions, connections
+  penstock-perf engine --stages                    the pipeline by flows and rules, and what each stage costs
+  penstock-perf policy                             compiling, changing, looking up
+Then look at all of it:
+  penstock-perf report figures.json ... --out figures.html
+Whether everything works here, in a minute: penstock-perf compare --smoke";
+
 #[derive(Debug, Parser)]
-#[command(name = "penstock-perf", version, about = "Show and measure Penstock")]
+#[command(name = "penstock-perf", version, about = "Show and measure Penstock", after_help = TABLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

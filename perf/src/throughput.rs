@@ -211,7 +211,7 @@ pub(crate) fn measure(
         retries: how.retries,
         confirmations_max: how.confirmations,
     };
-    let pdr = search(how.pdr_loss / 100.0)
+    let mut pdr = search(how.pdr_loss / 100.0)
         .run(&top, top.received_pps(), |rate, length| step(rate, length, tell, 0.2))?;
     // What loses more than PDR allows loses more than nothing.
     let bound = pdr.confirmed.map_or(top, |seen| Seen {
@@ -221,6 +221,11 @@ pub(crate) fn measure(
     });
     let guess = bound.offered_pps * (1.0 - how.precision / 100.0);
     let mut ndr = search(0.0).run(&bound, guess, |rate, length| step(rate, length, tell, 0.6))?;
+    // What loses nothing loses no more than PDR allows, whatever kept a longer trial from showing more.
+    let is_lower = |seen: &Seen| pdr.confirmed.is_none_or(|pdr| pdr.offered_pps < seen.offered_pps);
+    if let Some(seen) = ndr.confirmed.filter(is_lower) {
+        (pdr.confirmed, pdr.is_generator_limited) = (Some(seen), ndr.is_generator_limited);
+    }
     ndr.best = [ndr.best, pdr.best].into_iter().flatten().min_by(|a, b| a.loss().total_cmp(&b.loss()));
     let (gap_max_ns, slipped_ns) =
         last.map_or((0, 0), |outcome| (outcome.sent.gap_max_ns, outcome.sent.slipped_ns));

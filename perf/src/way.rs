@@ -6,6 +6,7 @@ use crate::load::Source;
 use crate::load::flows::{DESTINATION_PORT, FLOWS_MAX, destination_ports};
 use crate::load::size::Sizes;
 use crate::placement;
+use crate::subjects::ground::MTU_USUAL;
 use crate::subjects::ours::Shortcut;
 use crate::subjects::{Subject, account, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
 use anyhow::{Context, Result, ensure};
@@ -20,7 +21,6 @@ pub(crate) const ECHO_PORT: u16 = 5432;
 /// Rules each way of a subject whose policy is fixed.
 const FIXED_RULES: usize = 1000;
 const POLICIES_TIMEOUT: Duration = Duration::from_secs(60);
-const MTU_USUAL: u16 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Over {
@@ -61,6 +61,7 @@ pub(crate) struct WayArguments {
 /// Two pods and what is between them. Everything it made goes with it.
 pub(crate) struct Way {
     kind: Kind,
+    mtu: u16,
     load_cpu: usize,
     worker_cpu: usize,
 }
@@ -74,7 +75,6 @@ struct Switch {
     places: [Pod; 2],
     /// After the pods: it removes their namespaces.
     lab: Lab,
-    mtu: u16,
     shortcut: Shortcut,
     arguments: Vec<String>,
 }
@@ -92,6 +92,7 @@ impl WayArguments {
             self.worker_cpu
         );
         ground::sweep();
+        let mtu = mtu.max(MTU_USUAL);
         let ports = [ECHO_PORT, DESTINATION_PORT];
         let kind = match self.over {
             Over::Shortcut => Kind::Switch(Box::new(self.switch(Shortcut::On, mtu, flows_max)?)),
@@ -102,13 +103,18 @@ impl WayArguments {
                 &ports,
                 direct::Sending::Default,
             )?)),
-            Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make()?)),
-            Over::Redirect => Kind::Other(Box::new(redirect::RedirectPeer::make()?)),
+            Over::Bridge => Kind::Other(Box::new(bridge::Bridge::make(mtu)?)),
+            Over::Redirect => Kind::Other(Box::new(redirect::RedirectPeer::make(mtu)?)),
             Over::Loop => Kind::Other(Box::new(loops::Loop::with_xsk_rs(self.worker_cpu)?)),
             Over::Ovs => Kind::Other(Box::new(ovs::Ovs::make(self.worker_cpu)?)),
             Over::Testpmd => Kind::Other(Box::new(testpmd::Testpmd::make(self.worker_cpu, self.load_cpu)?)),
         };
-        let way = Way { kind, load_cpu: self.load_cpu, worker_cpu: self.worker_cpu };
+        let mtu = match self.over {
+            Over::Shortcut | Over::Userspace | Over::Bridge | Over::Redirect => mtu,
+            // An AF_XDP port of these has what fits a page.
+            Over::Direct | Over::Loop | Over::Ovs | Over::Testpmd => MTU_USUAL,
+        };
+        let way = Way { kind, mtu, load_cpu: self.load_cpu, worker_cpu: self.worker_cpu };
         child::favour(std::process::id());
         way.process()?.into_iter().for_each(child::favour);
         way.places()[1].listen_tcp(ECHO_PORT);
@@ -116,7 +122,6 @@ impl WayArguments {
     }
 
     fn switch(&self, shortcut: Shortcut, mtu: u16, flows_max: u32) -> Result<Switch> {
-        let mtu = mtu.max(MTU_USUAL);
         let mut arguments = ["--cpus", &self.worker_cpu.to_string()].map(str::to_owned).to_vec();
         arguments.extend(["--shortcut", shortcut.value()].map(str::to_owned));
         // Room for what a hash table wants beside.
@@ -140,7 +145,7 @@ impl WayArguments {
         for port in lab.ports()?.iter().filter(|port| port.kind == "pod") {
             netns.run(|| offload::set(&port.interface, "gro", true))??;
         }
-        Ok(Switch { places: [source, sink], lab, mtu, shortcut, arguments })
+        Ok(Switch { places: [source, sink], lab, shortcut, arguments })
     }
 }
 
@@ -161,7 +166,7 @@ impl Way {
                 is: format!(
                     "1 worker, {}, conntrack on, MTU {}, {}, GRO on the pods' host ends",
                     switch.shortcut.words(),
-                    switch.mtu,
+                    self.mtu,
                     switch.arguments.join(" ")
                 ),
             },
@@ -171,11 +176,7 @@ impl Way {
 
     /// Of the pods.
     pub(crate) fn mtu(&self) -> u16 {
-        match &self.kind {
-            Kind::Switch(switch) => switch.mtu,
-            // Peers have what a veth has unless it is told otherwise.
-            Kind::Other(_) => MTU_USUAL,
-        }
+        self.mtu
     }
 
     pub(crate) fn placement(&self) -> String {

@@ -1,4 +1,4 @@
-//! The commands of docs/performance.md's section on the tool: scripts are run as they stand, the long ones with everything as
+//! The commands of docs/performance.md, one for each table and more: scripts are run as they stand, the long ones with everything as
 //! written but the time they take, and what they print is what the section says it is.
 
 use serde_json::Value;
@@ -113,10 +113,11 @@ fn every_command_is_understood_as_it_stands() {
 #[test]
 fn every_long_command_measures_and_says_so_in_the_one_schema() {
     assert!(nix::unistd::geteuid().is_root(), "this makes network namespaces: run it as root");
+    let dir = tempfile::tempdir().unwrap();
     for command in commands() {
         let words = shortened(&command);
         println!("{words:?}");
-        let output = Command::new(PROGRAM).args(&words).output().unwrap();
+        let output = Command::new(PROGRAM).args(&words).current_dir(dir.path()).output().unwrap();
         let judges = ["engine", "policy"].contains(&command[1].as_str());
         let document = if judges { parsed(&output) } else { document(&output) };
         assert_schema(&document);
@@ -131,6 +132,20 @@ fn every_long_command_measures_and_says_so_in_the_one_schema() {
             _ => ("from memory", "Mpps"),
         };
         assert!(value(&document, name, unit) > 0.0);
+    }
+}
+
+/// `penstock-perf --help` is where somebody begins who believes no table.
+#[test]
+fn the_help_names_commands_the_documentation_has() {
+    let output = Command::new(PROGRAM).arg("--help").output().unwrap();
+    let help = String::from_utf8_lossy(&output.stdout);
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  penstock-perf "));
+    let named: Vec<&str> = lines.map(|line| line.split("   ").next().unwrap_or_default().trim()).collect();
+    assert!(named.len() >= 8, "{help}");
+    let commands: Vec<String> = commands().iter().map(|words| words[1..].join(" ")).collect();
+    for name in named.into_iter().filter(|name| !name.starts_with("report")) {
+        assert!(commands.iter().any(|command| command == name), "{name}: {commands:?}");
     }
 }
 

@@ -10,8 +10,8 @@ use penstock_net::Netlink;
 pub(crate) struct Bridge(Ground);
 
 impl Bridge {
-    pub(crate) fn make() -> Result<Bridge> {
-        let ground = Ground::make("br")?;
+    pub(crate) fn make(mtu: u16) -> Result<Bridge> {
+        let ground = Ground::with_mtu("br", mtu)?;
         let netlink = Netlink::open_in(&ground.middle)?;
         let bridge = netlink.create_bridge("br0")?.index;
         for port in PORTS {

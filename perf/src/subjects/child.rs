@@ -1,13 +1,17 @@
 //! A peer's program: started in a namespace, stopped and continued in turns, ended with this process whatever happens.
 
+use super::ground;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use penstock_net::Netns;
-use std::process::Command;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 #[derive(Debug)]
 pub(crate) struct Child(std::process::Child);
@@ -53,6 +57,50 @@ impl Drop for Child {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A program that is asked nothing and says in a log how it is doing.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    program: Child,
+    log: PathBuf,
+    /// Its own, for whatever it writes.
+    _dir: TempDir,
+}
+
+impl Logged {
+    /// `name`: of the directory of its files.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Logged> {
+        let dir = ground::directory(name)?;
+        let log = dir.path().join("log");
+        let file = File::create(&log)?;
+        command.env("RUNTIME_DIRECTORY", dir.path()).stdin(Stdio::null());
+        let program = Child::start(command.stdout(file.try_clone()?).stderr(file))?;
+        Ok(Logged { program, log, _dir: dir })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.program.id()
+    }
+
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// As [`Child::wait_until`], for something it says. What it said instead is in the error.
+    pub(crate) fn wait_until_said(&mut self, what: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
+        let log = self.log.clone();
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        self.program
+            .wait_until(what, || is_so(&said()))
+            .with_context(|| format!("it said: {}", tail(&said())))
+    }
+}
+
+/// The last lines with something on them.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join(" / ")
 }
 
 /// Runs a command to its end; what it printed.

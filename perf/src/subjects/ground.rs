@@ -13,6 +13,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 const PREFIX: &str = "pt-bench-";
+pub(crate) const MTU_USUAL: u16 = 1500;
 /// The ends in the middle.
 pub(crate) const PORTS: [&str; 2] = ["port1", "port2"];
 
@@ -49,6 +50,10 @@ impl Drop for Names {
 
 impl Ground {
     pub(crate) fn make(peer: &str) -> Result<Ground> {
+        Ground::with_mtu(peer, MTU_USUAL)
+    }
+
+    pub(crate) fn with_mtu(peer: &str, mtu: u16) -> Result<Ground> {
         let prefix = name(peer);
         let mut names = Names(vec![]);
         let middle = names.make(prefix.clone())?;
@@ -62,7 +67,8 @@ impl Ground {
         for (n, port) in (1u8..).zip(PORTS) {
             let netns = names.make(format!("{prefix}-{n}"))?;
             let _ = netns.run(|| sysctl::set("net/ipv6/conf/default/disable_ipv6", "1"))?;
-            let spec = VethSpec { peer_netns: Some(netns.as_fd()), ..VethSpec::new(port, "eth0") };
+            let spec =
+                VethSpec { mtu: mtu.into(), peer_netns: Some(netns.as_fd()), ..VethSpec::new(port, "eth0") };
             let port = in_middle.create_veth(&spec)?.index;
             in_middle.set_up(port, true)?;
             let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, n));

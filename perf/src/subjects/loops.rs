@@ -5,14 +5,11 @@
 pub(crate) mod bare;
 
 use super::Subject;
-use super::child::{self, Child};
-use super::ground::{self, Ground, PORTS};
+use super::child::{self, Logged};
+use super::ground::{Ground, PORTS};
 use anyhow::{Context, Result, bail};
 use penstock_lab::Place;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use tempfile::TempDir;
 
 /// Built by `make bench`, beside this program.
 const AFXDP_PROGRAM: &str = "penstock-afxdp-loop";
@@ -21,9 +18,8 @@ pub(crate) const READY: &str = "forwarding";
 
 #[derive(Debug)]
 pub(crate) struct Loop {
-    program: Child,
+    program: Logged,
     ground: Ground,
-    _dir: TempDir,
     name: &'static str,
     version: String,
     describe: String,
@@ -60,24 +56,11 @@ impl Loop {
         let ground = Ground::make(short)?;
         // A frame with an unfinished checksum leaves an AF_XDP port as it is.
         ground.be_wires()?;
-        let dir = ground::directory(short)?;
-        let log = dir.path().join("log");
-        let file = File::create(&log)?;
-        let mut child = Child::start(
-            ground
-                .command(&program.display().to_string())
-                .args(arguments)
-                .args(PORTS)
-                .stdin(Stdio::null())
-                .stdout(file.try_clone()?)
-                .stderr(file),
-        )?;
-        child::pin(child.id(), cpu)?;
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        child
-            .wait_until("it forwarded", || said().contains(READY))
-            .with_context(|| format!("it said: {}", said().trim()))?;
-        Ok(Loop { program: child, ground, _dir: dir, name, version, describe })
+        let mut command = ground.command(&program.display().to_string());
+        let mut program = Logged::start(short, command.args(arguments).args(PORTS))?;
+        child::pin(program.id(), cpu)?;
+        program.wait_until_said("it forwarded", |said| said.contains(READY))?;
+        Ok(Loop { program, ground, name, version, describe })
     }
 }
 

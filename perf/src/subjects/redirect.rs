@@ -22,8 +22,8 @@ pub(crate) struct RedirectPeer {
 }
 
 impl RedirectPeer {
-    pub(crate) fn make() -> Result<RedirectPeer> {
-        let ground = Ground::make("redir")?;
+    pub(crate) fn make(mtu: u16) -> Result<RedirectPeer> {
+        let ground = Ground::with_mtu("redir", mtu)?;
         // As at a pod of the switch; the load needs it.
         ground.set_gro(true)?;
         let mut ebpf = Ebpf::load(OBJECT).context("the kernel refused the program")?;

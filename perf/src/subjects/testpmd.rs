@@ -1,20 +1,18 @@
 //! DPDK's testpmd: frames from one AF_XDP port to the other and nothing else (`io`), the least a userspace switch can do.
 
 use super::Subject;
-use super::child::{self, Child};
-use super::ground::{self, Ground, PORTS};
-use anyhow::{Context, Result, ensure};
+use super::child::{self, Logged};
+use super::ground::{Ground, PORTS};
+use crate::figures::Spread;
+use anyhow::{Result, ensure};
 use penstock_lab::Place;
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
 #[derive(Debug)]
 pub(crate) struct Testpmd {
-    program: Child,
+    program: Logged,
     ground: Ground,
-    _dir: TempDir,
     version: String,
 }
 
@@ -24,13 +22,11 @@ impl Testpmd {
         child::find("dpdk-testpmd")?;
         let ground = Ground::make("dpdk")?;
         ground.be_wires()?;
-        let dir = ground::directory("dpdk")?;
-        let log = dir.path().join("log");
-        let file = File::create(&log)?;
         let devices = (0..)
             .zip(PORTS)
             .map(|(n, port)| format!("--vdev=net_af_xdp{n},iface={port},start_queue=0,queue_count=1"));
-        let mut program = Child::start(
+        let mut program = Logged::start(
+            "dpdk",
             ground
                 .command("dpdk-testpmd")
                 .arg(format!("--lcores={main_cpu},{cpu}"))
@@ -52,18 +48,11 @@ impl Testpmd {
                     "--auto-start",
                     "--total-num-mbufs=16384",
                     "--stats-period=3600",
-                ])
-                .env("RUNTIME_DIRECTORY", dir.path())
-                .stdin(Stdio::null())
-                .stdout(file.try_clone()?)
-                .stderr(file),
+                ]),
         )?;
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        program
-            .wait_until("forwarding began", || said().contains("packet forwarding - "))
-            .with_context(|| format!("testpmd said: {}", tail(&said())))?;
-        let version = version_in(&said()).unwrap_or_else(|| "DPDK".to_owned());
-        Ok(Testpmd { program, ground, _dir: dir, version })
+        program.wait_until_said("forwarding began", |said| said.contains("packet forwarding - "))?;
+        let version = version_in(&program.said()).unwrap_or_else(|| "DPDK".to_owned());
+        Ok(Testpmd { program, ground, version })
     }
 }
 
@@ -92,10 +81,8 @@ fn version_in(log: &str) -> Option<String> {
 /// Million frames a second that testpmd takes from a capture and throws away: DPDK's part of what OVS-DPDK does with it.
 pub(crate) fn capture_to_nowhere(capture: &Path, cpu: usize, main_cpu: usize) -> Result<f64> {
     child::find("dpdk-testpmd")?;
-    let dir = ground::directory("dpcap")?;
-    let log = dir.path().join("log");
-    let file = File::create(&log)?;
-    let mut program = Child::start(
+    let mut program = Logged::start(
+        "dpcap",
         Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "dpdk-testpmd"])
             .arg(format!("--lcores={main_cpu},{cpu}"))
@@ -104,20 +91,12 @@ pub(crate) fn capture_to_nowhere(capture: &Path, cpu: usize, main_cpu: usize) ->
             .arg(format!("--vdev=net_pcap0,rx_pcap={},infinite_rx=1", capture.display()))
             .arg("--vdev=net_null0,no-rx=1")
             .args(["--", "--forward-mode=io", "--nb-cores=1", "--auto-start", "--total-num-mbufs=160000"])
-            .args(["--port-topology=paired", "--stats-period=1"])
-            .env("RUNTIME_DIRECTORY", dir.path())
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file),
+            .args(["--port-topology=paired", "--stats-period=1"]),
     )?;
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    program
-        .wait_until("it counted", || rates(&said()).len() >= 3)
-        .with_context(|| format!("testpmd said: {}", tail(&said())))?;
-    let mut rates = rates(&said());
-    rates.sort_by(f64::total_cmp);
-    let rate = rates[rates.len() / 2];
-    ensure!(rate > 0.0, "testpmd passed nothing: {}", tail(&said()));
+    program.wait_until_said("it counted", |said| rates(said).len() >= 4)?;
+    // The first second has the start in it.
+    let rate = Spread::of(rates(&program.said()).split_off(1)).median;
+    ensure!(rate > 0.0, "testpmd passed nothing: {}", program.said());
     Ok(rate)
 }
 
@@ -129,11 +108,6 @@ fn rates(log: &str) -> Vec<f64> {
         .filter_map(|line| line.trim().strip_prefix("Tx-pps:")?.split_whitespace().next()?.parse().ok())
         .collect();
     seen.chunks_exact(2).map(|ports| ports.iter().sum::<f64>() / 1e6).collect()
-}
-
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join(" / ")
 }
 
 impl Subject for Testpmd {
