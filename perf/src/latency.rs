@@ -146,7 +146,7 @@ fn rate(way: &Way, a: &Arguments, progress: &mut Progress) -> Result<(f64, Strin
         (Some(seen), _) => (seen, "the rate without loss (NDR)"),
         (None, Some(seen)) => (seen, "the rate with little loss (PDR), for none was without"),
         (None, None) => {
-            let best = measured.pdr.best.context("no trial sent anything")?;
+            let (_, best) = measured.pdr.best.context("no trial sent anything")?;
             anyhow::bail!(
                 "no rate is sustained: the smallest loss was {:.2} % at {:.3} Mpps",
                 best.loss() * 100.0,

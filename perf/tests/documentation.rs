@@ -114,8 +114,14 @@ fn every_command_is_understood_as_it_stands() {
 fn every_long_command_measures_and_says_so_in_the_one_schema() {
     assert!(nix::unistd::geteuid().is_root(), "this makes network namespaces: run it as root");
     let dir = tempfile::tempdir().unwrap();
+    let mut run = Vec::new();
     for command in commands() {
         let words = shortened(&command);
+        // Some differ only in what takes time.
+        if run.contains(&words) {
+            continue;
+        }
+        run.push(words.clone());
         println!("{words:?}");
         let output = Command::new(PROGRAM).args(&words).current_dir(dir.path()).output().unwrap();
         let judges = ["engine", "policy"].contains(&command[1].as_str());

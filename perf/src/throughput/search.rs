@@ -24,10 +24,19 @@ impl Seen {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Length {
     Short,
     Confirming,
+}
+
+impl Length {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Length::Short => "short trial",
+            Length::Confirming => "confirming trial",
+        }
+    }
 }
 
 /// How it is looked for.
@@ -53,8 +62,9 @@ pub(crate) struct Found {
     pub(crate) trials: usize,
     /// Rates that passed a short trial and not a longer one.
     pub(crate) unconfirmed: usize,
-    /// Of all trials, the one with the smallest loss; of equals, the one with the most frames.
-    pub(crate) best: Option<Seen>,
+    /// Of the longer trials, or of all where none was, the one with the smallest loss; of equals, the one with the most frames. A short
+    /// one without loss says little where no longer one is.
+    pub(crate) best: Option<(Length, Seen)>,
 }
 
 const TRIALS_MAX: usize = 40;
@@ -76,14 +86,14 @@ impl Search {
         let mut found = Found::default();
         let mut attempt = |found: &mut Found, rate: Option<f64>, length, tries: usize| {
             let mut seen = trial(rate, length)?;
-            found.note(&seen);
+            found.note(length, &seen);
             for _ in 1..tries {
                 let is_reached = rate.is_none_or(|rate| seen.offered_pps >= rate * REACHED);
                 if seen.loss() <= self.loss_max && is_reached {
                     break;
                 }
                 seen = trial(rate, length)?;
-                found.note(&seen);
+                found.note(length, &seen);
             }
             Ok(seen)
         };
@@ -135,13 +145,20 @@ impl Search {
 }
 
 impl Found {
-    fn note(&mut self, seen: &Seen) {
+    fn note(&mut self, length: Length, seen: &Seen) {
         self.trials += 1;
-        let is_better = self.best.is_none_or(|best| (seen.loss(), best.frames) < (best.loss(), seen.frames));
-        if is_better && seen.frames > 0 {
-            self.best = Some(*seen);
+        if seen.frames > 0 {
+            self.best = better(self.best, Some((length, *seen)));
         }
     }
+}
+
+/// Which says more of how little is lost.
+pub(crate) fn better(one: Option<(Length, Seen)>, other: Option<(Length, Seen)>) -> Option<(Length, Seen)> {
+    let Some((one, other)) = one.zip(other) else { return one.or(other) };
+    // The longer, then what lost less, then what had more frames to lose.
+    let is_better = (other.0, one.1.loss(), other.1.frames) > (one.0, other.1.loss(), one.1.frames);
+    Some(if is_better { other } else { one })
 }
 
 #[cfg(test)]
@@ -236,7 +253,7 @@ mod tests {
     fn a_machine_that_always_loses_has_no_rate_without_loss_and_says_the_smallest() {
         let found = Model { noise: 1.0, state: seed(), ..QUIET }.search(0.0);
         assert!(found.confirmed.is_none());
-        let best = found.best.unwrap();
+        let (_, best) = found.best.unwrap();
         assert!(best.lost > 0 && best.loss() < 0.01, "{best:?}");
         assert!(found.trials <= TRIALS_MAX + 8, "{} trials", found.trials);
     }
@@ -258,7 +275,7 @@ mod tests {
     fn a_path_that_carries_nothing_ends_the_search() {
         let found = Model { capacity: 0.0, ..QUIET }.search(0.005);
         assert!(found.confirmed.is_none());
-        assert_eq!(found.best.unwrap().loss(), 1.0);
+        assert_eq!(found.best.unwrap().1.loss(), 1.0);
     }
 
     #[test]
@@ -272,6 +289,7 @@ mod tests {
         };
         let found =
             search.run(&trial(None, Length::Short), 1e6, |r, l| Ok::<_, Infallible>(trial(r, l))).unwrap();
+        assert_eq!(found.best.unwrap().0, Length::Confirming);
         let rate = found.confirmed.unwrap().offered_pps;
         assert!(rate <= 0.95e6 && rate > 0.9e6, "{rate}");
         assert!(found.unconfirmed > 0);
