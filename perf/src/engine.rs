@@ -1,8 +1,9 @@
 //! `penstock-perf engine`: the pipeline from memory, without a kernel, a NIC or another process in it.
 //!
 //! What a worker does between receiving and sending, on one core: parse, source check, flow cache, connection tracking, policy,
-//! rewriting. Every case is measured once in each round, so that a disturbance meets all of them alike; medians count. The
-//! memory ports alone, which copy each frame in, are measured beside it and are part of every figure.
+//! rewriting. Every case is measured once in each round, so that a disturbance meets all of them alike; medians count. Numbers
+//! of rules take turns on one and the same pipeline, and figures are compared round by round. The memory ports alone, which copy
+//! each frame in, are measured beside it and are part of every figure.
 
 mod measure;
 
@@ -11,17 +12,22 @@ use crate::placement::{self, on_cpu};
 use crate::progress::Progress;
 use anyhow::Result;
 pub(crate) use measure::{Bench, Kind, bare};
+use penstock_lookup::Policy;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// How many flows the frames belong to, one measurement for each.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000, 100_000, 1_000_000], value_name = "N,...")]
     flows: Vec<usize>,
-    /// Rules of each of the two policies, everywhere but where the number of rules is the question.
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = rules)]
-    rules: usize,
+    /// Rules of each of the two policies, one measurement of everything for each; 0 is no policy.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000], value_name = "N,...", value_parser = rules)]
+    rules: Vec<usize>,
+    /// What frames meet: all of it unless named.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Hit, Kind::Miss, Kind::New], value_name = "KIND,...")]
+    kinds: Vec<Kind>,
     /// Frames of one measurement.
-    #[arg(long, default_value_t = 2_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     frames: u64,
     /// The median of this many counts.
     #[arg(long, default_value_t = 5, value_name = "N")]
@@ -42,8 +48,11 @@ fn rules(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Flows of the measurements in which the number of rules is the question.
+/// Of bare memory ports, and the least whose misses are not nearly all hits.
 const FEW_FLOWS: usize = 1_000;
+/// A few new flows are over before the clock has ticked.
+const NEW_FLOWS_MIN: usize = 10_000;
+const MANY_FLOWS: usize = 1_000_000;
 const MANY_RULES: usize = 10_000;
 
 /// One thing to be measured.
@@ -61,11 +70,17 @@ impl Case {
     pub(crate) fn mark(self, figure: Figure) -> Figure {
         figure.at("frames", self.kind.words()).at("flows", self.flows).at("rules", self.rules)
     }
+}
 
-    /// The pipeline, with its flows.
-    pub(crate) fn prepare(self) -> Result<Bench> {
-        Bench::new(crate::policy::pair(self.rules)?, pods(), self.kind, self.flows)
-    }
+/// Policies of so many rules, for [`prepare`].
+pub(crate) fn policies(rules: &[usize]) -> Result<Vec<measure::Ruled>> {
+    let policy = |rules: &usize| Ok((*rules, Arc::new(Policy::build(crate::policy::pair(*rules)?)?)));
+    rules.iter().map(policy).collect()
+}
+
+/// A pipeline with its flows, under the first of these policies.
+pub(crate) fn prepare(kind: Kind, flows: usize, policies: &[measure::Ruled]) -> Result<Bench> {
+    Bench::new(policies, pods(), kind, flows)
 }
 
 /// The frames of so many flows, one of each, in the order the pipeline gets them.
@@ -109,35 +124,63 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 
 /// Every case of the arguments, round by round, and the memory ports with nothing between them.
 fn measured(arguments: &Arguments) -> Result<(Vec<Row>, Spread)> {
-    let cases = cases(arguments);
+    let policies = policies(&arguments.rules)?;
+    let pipelines = pipelines(arguments);
     let rounds = arguments.rounds.max(1);
-    let stages = usize::from(arguments.stages);
-    let mut progress = Progress::of("engine", cases.len() * (rounds + 1 + stages));
+    let turns = policies.len() * (rounds + usize::from(arguments.stages));
+    let mut progress = Progress::of("engine", pipelines.len() * (1 + turns));
     let mut benches = Vec::new();
-    for case in &cases {
-        progress.step(&format!("opening flows: {}", words(*case)))?;
-        let mut bench = case.prepare()?;
+    for (kind, flows) in pipelines {
+        progress.step(&format!("opening flows: {}, {flows} flows", kind.words()))?;
+        let mut bench = prepare(kind, flows, &policies)?;
         // Once for nothing: memory is touched, and what grows has grown.
         bench.measure(arguments.frames)?;
-        benches.push((*case, bench, Vec::new()));
+        let cases = arguments.rules.iter().map(|&rules| (Case { kind, flows, rules }, Vec::new()));
+        benches.push((bench, cases.collect::<Vec<_>>()));
     }
     let mut bare = Vec::new();
     for _ in 0..rounds {
         bare.push(measure::bare(FEW_FLOWS, arguments.frames)?);
-        for (case, bench, rates) in &mut benches {
-            progress.step(&words(*case))?;
-            rates.push(bench.measure(arguments.frames)?);
+        for (bench, cases) in &mut benches {
+            // Who came last is first now: what drifts favours nobody.
+            cases.reverse();
+            for (case, rates) in cases {
+                progress.step(&words(*case))?;
+                bench.rule(case.rules)?;
+                rates.push(bench.measure(arguments.frames)?);
+            }
         }
     }
-    let row = |(case, mut bench, rates): (Case, Bench, Vec<f64>)| {
-        let mut stages = Vec::new();
-        if arguments.stages {
-            progress.step(&format!("by stage: {}", words(case)))?;
-            stages = bench.stages(arguments.frames)?;
+    let mut rows = Vec::new();
+    for (mut bench, mut cases) in benches {
+        cases.sort_by_key(|(case, _)| case.rules);
+        for (case, rates) in cases {
+            let mut stages = Vec::new();
+            if arguments.stages {
+                progress.step(&format!("by stage: {}", words(case)))?;
+                bench.rule(case.rules)?;
+                stages = bench.stages(arguments.frames)?;
+            }
+            rows.push(Row { case, mpps: Spread::of(rates), stages });
         }
-        Ok(Row { case, mpps: Spread::of(rates), stages })
-    };
-    Ok((benches.into_iter().map(row).collect::<Result<_>>()?, Spread::of(bare)))
+    }
+    Ok((rows, Spread::of(bare)))
+}
+
+fn pipelines(arguments: &Arguments) -> Vec<(Kind, usize)> {
+    let mut pipelines = Vec::new();
+    for kind in [Kind::Hit, Kind::Miss, Kind::New] {
+        let least = match kind {
+            Kind::Hit => 1,
+            Kind::Miss => FEW_FLOWS,
+            Kind::New => NEW_FLOWS_MIN,
+        };
+        let flows = arguments.flows.iter().filter(|flows| **flows >= least);
+        if arguments.kinds.contains(&kind) {
+            pipelines.extend(flows.map(|&flows| (kind, flows)));
+        }
+    }
+    pipelines
 }
 
 fn figures(rows: &[Row], bare: Spread) -> Vec<Figure> {
@@ -161,65 +204,28 @@ fn figures(rows: &[Row], bare: Spread) -> Vec<Figure> {
 /// What figures of frames from memory are called, here and beside peers.
 pub(crate) const FROM_MEMORY: &str = "from memory";
 
-fn cases(arguments: &Arguments) -> Vec<Case> {
-    let rules = arguments.rules;
-    let mut cases = Vec::new();
-    for kind in [Kind::Hit, Kind::Miss, Kind::New] {
-        cases.extend(arguments.flows.iter().map(|&flows| Case { kind, flows, rules }));
-    }
-    for rules in [0, MANY_RULES] {
-        cases.push(Case { kind: Kind::Hit, flows: FEW_FLOWS, rules });
-        cases.push(Case { kind: Kind::New, flows: NEW_FLOWS, rules });
-    }
-    // A few new flows are over before the clock has ticked.
-    cases.retain(|case| case.kind != Kind::New || case.flows >= NEW_FLOWS_MIN);
-    // All misses of one flow are hits.
-    cases.retain(|case| case.kind != Kind::Miss || case.flows >= FEW_FLOWS);
-    let mut seen = Vec::new();
-    cases.retain(|case| {
-        !seen.contains(case) && {
-            seen.push(*case);
-            true
-        }
-    });
-    cases
-}
-
-const NEW_FLOWS: usize = 100_000;
-const NEW_FLOWS_MIN: usize = 10_000;
+/// One figure divided by another, and how much it has to be.
+type Wanted = (String, Case, Case, Option<f64>);
 
 fn ratios(rows: &[Row], arguments: &Arguments) -> (Vec<Ratio>, Vec<Verdict>) {
-    let median = |case: Case| rows.iter().find(|row| row.case == case).map(|row| row.mpps.median);
-    let hit = |flows| Case { kind: Kind::Hit, flows, rules: arguments.rules };
-    let ruled = |kind, flows, rules| Case { kind, flows, rules };
-    let wanted = [
-        ("1,000,000 flows beside 1,000, hits", hit(1_000_000), hit(1_000), Some(0.5)),
-        (
-            "10,000 rules beside none, hits of 1,000 flows",
-            ruled(Kind::Hit, FEW_FLOWS, MANY_RULES),
-            ruled(Kind::Hit, FEW_FLOWS, 0),
-            Some(0.95),
-        ),
-        (
-            "10,000 rules beside none, every frame a new flow",
-            ruled(Kind::New, NEW_FLOWS, MANY_RULES),
-            ruled(Kind::New, NEW_FLOWS, 0),
-            None,
-        ),
-        (
-            "10,000 rules beside 1,000, every frame a new flow",
-            ruled(Kind::New, NEW_FLOWS, MANY_RULES),
-            ruled(Kind::New, NEW_FLOWS, 1_000),
-            None,
-        ),
-    ];
+    let row = |case: Case| rows.iter().find(|row| row.case == case);
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for &rules in &arguments.rules {
+        let hit = |flows| Case { kind: Kind::Hit, flows, rules };
+        let what = format!("hits, {rules} rules: 1,000,000 flows beside 1,000");
+        wanted.push((what, hit(MANY_FLOWS), hit(FEW_FLOWS), Some(0.5)));
+    }
+    for case in rows.iter().map(|row| row.case).filter(|case| case.rules == MANY_RULES) {
+        let what = format!("{}, {} flows: 10,000 rules beside none", case.kind.words(), case.flows);
+        let least = (case.kind == Kind::Hit).then_some(0.95);
+        wanted.push((what, case, Case { rules: 0, ..case }, least));
+    }
     let (mut ratios, mut verdicts) = (Vec::new(), Vec::new());
     for (what, one, other, at_least) in wanted {
-        let Some((value, to)) = median(one).zip(median(other)) else { continue };
-        let value = value / to;
-        let (of, to) = (words(one), words(other));
-        ratios.push(Ratio { what: what.to_owned(), of, to, value, known: None });
-        verdicts.extend(at_least.map(|least| Verdict::of(what, value, Bound::AtLeast(least))));
+        let Some((of, to)) = row(one).zip(row(other)) else { continue };
+        let value = of.mpps.by_round(&to.mpps).median;
+        verdicts.extend(at_least.map(|least| Verdict::of(&*what, value, Bound::AtLeast(least))));
+        ratios.push(Ratio { what, of: words(one), to: words(other), value, known: None });
     }
     (ratios, verdicts)
 }
@@ -236,22 +242,26 @@ mod tests {
     fn a_small_run_measures_every_kind_and_checks_itself() {
         let arguments = Arguments {
             flows: vec![1, 2_000, 10_000],
-            rules: 1_000,
+            rules: vec![0, 10_000],
+            kinds: vec![Kind::Hit, Kind::Miss, Kind::New],
             frames: 4_000,
-            rounds: 1,
+            rounds: 2,
             stages: true,
             output: Output::Json,
         };
         let (rows, bare) = measured(&arguments).unwrap();
         assert!(bare.median > 0.0);
         for kind in [Kind::Hit, Kind::Miss, Kind::New] {
-            let case = Case { kind, flows: 10_000, rules: 1_000 };
-            let row = rows.iter().find(|row| row.case == case).unwrap();
-            assert!(row.mpps.median > 0.0 && row.mpps.median.is_finite(), "{kind:?}");
-            assert!(!row.stages.is_empty());
+            for rules in [0, 10_000] {
+                let case = Case { kind, flows: 10_000, rules };
+                let row = rows.iter().find(|row| row.case == case).unwrap();
+                assert!(row.mpps.median > 0.0 && row.mpps.median.is_finite(), "{kind:?}");
+                assert_eq!((row.mpps.samples.len(), row.stages.is_empty()), (2, false));
+            }
         }
         let (ratios, verdicts) = ratios(&rows, &arguments);
-        let judged = "10,000 rules beside none, hits of 1,000 flows";
-        assert!(ratios.iter().any(|ratio| ratio.what == judged) && verdicts[0].what == judged);
+        let judged = "hit, 10000 flows: 10,000 rules beside none";
+        assert!(ratios.iter().any(|ratio| ratio.what == judged));
+        assert!(verdicts.iter().any(|verdict| verdict.what == judged));
     }
 }

@@ -40,6 +40,11 @@ impl Spread {
         let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
         Spread { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)), samples }
     }
+
+    /// This divided by the other, round by round: of two figures taken in turns, what disturbs a round disturbs both.
+    pub(crate) fn by_round(&self, other: &Spread) -> Spread {
+        Spread::of(self.samples.iter().zip(&other.samples).map(|(one, other)| one / other).collect())
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -48,20 +48,28 @@ pub(super) fn cached(flows: usize) -> String {
     format!("from memory, {thousands} flows, conntrack, 1,000 rules, Mpps")
 }
 
+/// One of our pipelines, and what is measured on it in turns: rules, and the name.
+struct Pipeline {
+    kind: Kind,
+    flows: usize,
+    turns: Vec<(usize, String)>,
+}
+
+fn pipelines() -> Vec<Pipeline> {
+    let hit = |flows| Pipeline { kind: Kind::Hit, flows, turns: vec![(RULES, cached(flows))] };
+    let [mut few, more, many] = FLOWS.map(hit);
+    few.turns.extend([(0, CACHED_NO_RULES.to_owned()), (MANY_RULES, CACHED_MANY_RULES.to_owned())]);
+    let new = [(RULES, NEW), (0, NEW_NO_RULES), (MANY_RULES, NEW_MANY_RULES)];
+    let turns = new.map(|(rules, name)| (rules, name.to_owned())).into();
+    vec![few, more, many, hit(MANY_FLOWS), Pipeline { kind: Kind::New, flows: NEW_FLOWS, turns }]
+}
+
 /// Ours: what is measured under which name.
 fn cases() -> Vec<(String, Case)> {
-    let hit = |flows, rules| Case { kind: Kind::Hit, flows, rules };
-    let new = |rules| Case { kind: Kind::New, flows: NEW_FLOWS, rules };
-    let mut cases: Vec<_> = FLOWS.map(|flows| (cached(flows), hit(flows, RULES))).into();
-    cases.extend([
-        (cached(MANY_FLOWS), hit(MANY_FLOWS, RULES)),
-        (NEW.to_owned(), new(RULES)),
-        (CACHED_NO_RULES.to_owned(), hit(1_000, 0)),
-        (CACHED_MANY_RULES.to_owned(), hit(1_000, MANY_RULES)),
-        (NEW_NO_RULES.to_owned(), new(0)),
-        (NEW_MANY_RULES.to_owned(), new(MANY_RULES)),
-    ]);
-    cases
+    let of_pipeline = |Pipeline { kind, flows, turns }| {
+        turns.into_iter().map(move |(rules, name)| (name, Case { kind, flows, rules }))
+    };
+    pipelines().into_iter().flat_map(of_pipeline).collect()
 }
 
 /// What a measurement is of, if it is one from memory.
@@ -85,11 +93,12 @@ pub(super) fn measure(
     let mut ours = Vec::new();
     if arguments.wants("engine") {
         progress.step(&format!("setting up {OURS}"))?;
-        for (name, case) in cases() {
-            if arguments.smoke && case.flows > 1_000 && case.kind == Kind::Hit {
+        let policies = engine::policies(&[RULES, 0, MANY_RULES])?;
+        for Pipeline { kind, flows, turns } in pipelines() {
+            if arguments.smoke && flows > 1_000 && kind == Kind::Hit {
                 continue;
             }
-            ours.push((name, case.prepare()?));
+            ours.push((engine::prepare(kind, flows, &policies)?, turns));
         }
         let is = [
             (
@@ -151,11 +160,17 @@ fn flows(is_smoke: bool) -> &'static [usize] {
     if is_smoke { &FLOWS[..1] } else { &FLOWS }
 }
 
-fn measure_ours(benches: &mut [(String, Bench)], frames: u64, is_smoke: bool, seen: &mut Seen) -> Result<()> {
+/// A pipeline and its turns, as in [`Pipeline`].
+type Turns = (Bench, Vec<(usize, String)>);
+
+fn measure_ours(benches: &mut [Turns], frames: u64, is_smoke: bool, seen: &mut Seen) -> Result<()> {
     on_cpu(WORKER_CPU, || {
-        for (name, bench) in benches.iter_mut() {
-            let rate = bench.measure(frames).with_context(|| name.clone())?;
-            seen.add(name, OURS, rate);
+        for (bench, turns) in benches.iter_mut() {
+            for (rules, name) in turns {
+                bench.rule(*rules).with_context(|| name.clone())?;
+                let rate = bench.measure(frames).with_context(|| name.clone())?;
+                seen.add(name, OURS, rate);
+            }
         }
         for flows in flows(is_smoke) {
             seen.add(&cached(*flows), OURS_BARE, engine::bare(*flows, frames)?);

@@ -166,8 +166,11 @@ fn verdict(report: &Report, target: Target) -> Verdict {
         (None, _) | (_, Some(None)) => Outcome::NotMeasured,
         (Some(_), Some(Some(to))) if !to.is_comparable => Outcome::NotComparable,
         (Some(of), to) => {
-            let by = to.flatten().map_or(1.0, |to| to.rounds.median);
-            let value = of.rounds.median / by;
+            let value = match to.flatten() {
+                None => of.rounds.median,
+                Some(to) if of.subject == to.subject => of.rounds.by_round(&to.rounds).median,
+                Some(to) => of.rounds.median / to.rounds.median,
+            };
             return Verdict { aim: target.aim, ..Verdict::of(target.what, value, target.bound) };
         }
     };

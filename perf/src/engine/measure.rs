@@ -4,10 +4,10 @@
 //! ([`Repeat`]); everything between is the product's own. Each measurement is checked before it counts: every frame left, the
 //! flow cache answered as often as it should have, and the flows' own counters add up to the frames that were offered.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use penstock_api::artefact::PodKey;
 use penstock_api::message::{AreaKind, gateway};
-use penstock_api::{Artefact, EndpointId, PortId, WorkerId};
+use penstock_api::{EndpointId, PortId, WorkerId};
 use penstock_lookup::Policy;
 use penstock_vswitch::flow::{
     Conntrack, FlowCache, FragmentLimits, FragmentTable, KeyHasher, Settings, Side,
@@ -38,7 +38,7 @@ const SINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOURS_MS: u64 = 4 * 3_600_000;
 
 /// What every frame meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// The flow cache knows its flow.
     Hit,
@@ -58,11 +58,21 @@ impl Kind {
     }
 }
 
-/// A pipeline with its flows.
+/// A policy by the number of its rules.
+pub(crate) type Ruled = (usize, Arc<Policy>);
+
+/// A pipeline with its flows, under one of several policies at a time.
+///
+/// Two policies are compared in one and the same memory: two pipelines differ by some percent without any reason but where
+/// their tables happen to lie.
 pub(crate) struct Bench {
     engine: Engine,
     kind: Kind,
     flows: u64,
+    /// What the pipeline knows under each policy, and under which it is.
+    views: Vec<(usize, Arc<Snapshot>)>,
+    rules: usize,
+    mailbox: Arc<Mailbox>,
     tap: Arc<Tap>,
     /// The time the pipeline is told: it passes while frames do, or flows would end between two measurements.
     now_ms: u64,
@@ -106,9 +116,16 @@ pub(crate) fn shuffled(count: usize) -> Vec<usize> {
 }
 
 impl Bench {
-    /// A pipeline under `policy`, about the pods `bench/source` and `bench/sink` at these addresses. For hits and misses all
-    /// flows are open when this returns, in another order than frames come in.
-    pub(crate) fn new(policy: Artefact, pods: [[u8; 4]; 2], kind: Kind, flows: usize) -> Result<Bench> {
+    /// A pipeline under the first of these policies, about the pods `bench/source` and `bench/sink` at these addresses. For hits
+    /// and misses all flows are open when this returns, in another order than frames come in.
+    pub(crate) fn new(policies: &[Ruled], pods: [[u8; 4]; 2], kind: Kind, flows: usize) -> Result<Bench> {
+        let mut views: Vec<(usize, Arc<Snapshot>)> = Vec::new();
+        for (rules, policy) in policies {
+            // Each follows on the one before, so that no two have a revision in common.
+            let before = views.last().map(|(_, view)| view.as_ref());
+            views.push((*rules, Arc::new(snapshot(before, policy, pods))));
+        }
+        let Some((rules, first)) = views.first().cloned() else { bail!("there is no policy to measure") };
         let [from, to] = pods;
         let list: Vec<_> = shuffled(flows).into_iter().map(|flow| frame(flow, from, to)).collect();
         let (repeat, tap) = Repeat::new(list.iter().map(|frame| (PortId(1), frame.as_slice())));
@@ -134,10 +151,11 @@ impl Bench {
             snapshot: Arc::new(Snapshot::empty()),
             counters: Arc::new(Counters::new(64)),
             mailbox: Arc::clone(&mailbox),
-            handover: Handover::new(vec![mailbox], 1, 2048),
+            handover: Handover::new(vec![Arc::clone(&mailbox)], 1, 2048),
         });
-        engine.install(Arc::new(snapshot(policy, pods)?));
-        let mut bench = Bench { engine, kind, flows: flows as u64, tap, now_ms: HOURS_MS };
+        engine.install(first);
+        let mut bench =
+            Bench { engine, kind, flows: flows as u64, views, rules, mailbox, tap, now_ms: HOURS_MS };
         if kind != Kind::New {
             for flow in 0..flows {
                 while !opener.inject(PortId(1), &frame(flow, from, to)) {
@@ -152,6 +170,21 @@ impl Bench {
             );
         }
         Ok(bench)
+    }
+
+    /// Puts the pipeline under the policy with so many rules. Flows that are known are judged by it when this returns.
+    pub(crate) fn rule(&mut self, rules: usize) -> Result<()> {
+        if self.rules == rules {
+            return Ok(());
+        }
+        let view = self.views.iter().find(|(of, _)| *of == rules).map(|(_, view)| Arc::clone(view));
+        self.engine.install(view.with_context(|| format!("no policy of {rules} rules was prepared"))?);
+        self.mailbox.empty_bin();
+        self.rules = rules;
+        if self.kind != Kind::New {
+            self.pass(self.flows);
+        }
+        Ok(())
     }
 
     /// Offers `frames` frames (of new flows never more than there are flows) and returns how many million went through per
@@ -209,8 +242,12 @@ impl Bench {
         }
     }
 
+    /// Forgets all flows, and makes the next ones others: what the flow cache remembers of a flow that ended is of no use, but in
+    /// the way.
     fn forget_flows(&mut self) {
+        self.tap.shift.store(self.flows.div_ceil(OPEN_PORTS as u64) as u16, Relaxed);
         self.now_ms += HOURS_MS;
+        self.engine.round(self.now_ms);
         while !self.engine.conntrack().is_empty() {
             self.now_ms += 1;
             self.engine.round(self.now_ms);
@@ -228,7 +265,7 @@ impl Bench {
     }
 }
 
-fn snapshot(policy: Artefact, pods: [[u8; 4]; 2]) -> Result<Snapshot> {
+fn snapshot(before: Option<&Snapshot>, policy: &Arc<Policy>, pods: [[u8; 4]; 2]) -> Snapshot {
     let pod = |n: u16, name: &str, mac| PortRecord {
         id: PortId(n),
         kind: PortKind::Pod,
@@ -240,12 +277,12 @@ fn snapshot(policy: Artefact, pods: [[u8; 4]; 2]) -> Result<Snapshot> {
         device: 0,
     };
     let parts = snapshot::Parts {
-        policy: Arc::new(Policy::build(policy)?),
+        policy: Arc::clone(policy),
         ports: vec![pod(1, "source", SOURCE_MAC), pod(2, "sink", SINK_MAC)],
         host_addresses: Vec::new(),
         pod_ranges: Vec::new(),
     };
-    Ok(Snapshot::build(None, parts))
+    Snapshot::build(before, parts)
 }
 
 /// The memory ports alone: frames copied in from a list of `flows`, a batch at a time, and let go. Million frames a second.

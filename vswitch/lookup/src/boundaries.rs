@@ -20,13 +20,18 @@ pub(crate) struct Boundaries<K> {
 /// Boundaries in whole nodes: the last node is filled up with the last boundary.
 #[derive(Debug)]
 struct Level<K> {
-    nodes: Box<[[K; NODE]]>,
+    nodes: Box<[Node<K>]>,
     len: usize,
 }
 
+/// Aligned, so that a node of `u32`s is one cache line and not two.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Node<K>([K; NODE]);
+
 impl<K: Copy> Level<K> {
     fn new(sorted: &[K]) -> Level<K> {
-        let node = |some: &[K]| std::array::from_fn(|n| some[n.min(some.len() - 1)]);
+        let node = |some: &[K]| Node(std::array::from_fn(|n| some[n.min(some.len() - 1)]));
         Level { nodes: sorted.chunks(NODE).map(node).collect(), len: sorted.len() }
     }
 }
@@ -52,7 +57,7 @@ impl<K: Copy + Ord> Boundaries<K> {
             steps::count();
             // All of a node, whose length is known: no branch, and compared several at a time.
             let not_above =
-                level.nodes.get(at)?.iter().map(|boundary| u32::from(*boundary <= key)).sum::<u32>();
+                level.nodes.get(at)?.0.iter().map(|boundary| u32::from(*boundary <= key)).sum::<u32>();
             // Zero only in the coarsest level: below it, a node begins with the boundary that led to it. What fills up a node
             // is not above a key that the last boundary is not above, which is then the answer.
             at = (at * NODE + not_above as usize).checked_sub(1)?.min(level.len - 1);

@@ -14,6 +14,7 @@ pub mod conntrack;
 pub mod fragments;
 pub mod hash;
 mod huge;
+mod lanes;
 mod list;
 mod prefetch;
 mod quota;

@@ -7,7 +7,10 @@ use super::memory::{FrameId, Memory};
 use penstock_api::PortId;
 use penstock_api::message::AreaKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
+
+/// Behind the headers of Ethernet and IPv4.
+const SOURCE_PORT_AT: usize = 34;
 
 /// What the caller keeps of a [`Repeat`].
 #[derive(Debug, Default)]
@@ -16,6 +19,9 @@ pub struct Tap {
     pub left: AtomicU64,
     /// Frames sent by the end of a round.
     pub sent: AtomicU64,
+    /// To be added to the source port of every frame of the list, all of them UDP or TCP over IPv4 without options or a checksum
+    /// of their own: the list becomes one of other flows. Done, and taken away, when the device is next looked at.
+    pub shift: AtomicU16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +66,9 @@ impl Repeat {
         max: usize,
         mut out: impl FnMut(FrameId, u32, PortId),
     ) {
+        if self.tap.shift.load(Relaxed) != 0 {
+            self.shift();
+        }
         let left = self.tap.left.load(Relaxed);
         let wanted = left.min(max as u64);
         if wanted == 0 || self.frames.is_empty() {
@@ -78,6 +87,18 @@ impl Repeat {
             }
         }
         self.tap.left.store(left - given, Relaxed);
+    }
+
+    #[cold]
+    fn shift(&mut self) {
+        let shift = self.tap.shift.swap(0, Relaxed);
+        for frame in &self.frames {
+            let at = frame.at as usize + SOURCE_PORT_AT;
+            if let Some(port) = self.bytes.get_mut(at..at + 2) {
+                let shifted = u16::from_be_bytes([port[0], port[1]]).wrapping_add(shift);
+                port.copy_from_slice(&shifted.to_be_bytes());
+            }
+        }
     }
 
     /// A frame's end.

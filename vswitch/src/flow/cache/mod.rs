@@ -16,13 +16,13 @@
 mod tests;
 
 use super::conntrack::{FlowId, Judged, Side};
-use super::huge;
 use super::prefetch::prefetch;
+use super::{huge, lanes};
 use crate::packet::FlowKey;
 use penstock_api::PortId;
 use std::cell::Cell;
 
-const WAYS: usize = 8;
+const WAYS: usize = lanes::LANES;
 
 /// What was decided for one direction of one flow. One cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,6 @@ fn tag_of(hash: u64) -> u32 {
     ((hash >> 32) as u32).max(1)
 }
 
-/// One bit per way that has this tag. All are compared: a loop that ends early is a branch nobody can predict.
-#[inline]
-fn matching(tags: &[u32; WAYS], tag: u32) -> u32 {
-    (0..WAYS).fold(0, |ways, way| ways | u32::from(tags[way] == tag) << way)
-}
-
 impl FlowCache {
     /// Room for at least `entries_max` entries, rounded up to a power of two, at least 8.
     #[must_use]
@@ -110,7 +104,7 @@ impl FlowCache {
     #[inline]
     pub fn guess(&self, hash: u64) -> Guess {
         let set = hash as usize & self.mask;
-        let ways = matching(&self.sets[set].tags, tag_of(hash));
+        let ways = lanes::equal(&self.sets[set].tags, tag_of(hash));
         if ways == 0 {
             return Guess::NONE;
         }
@@ -123,7 +117,7 @@ impl FlowCache {
     #[inline]
     pub fn prefetch_room(&self, hash: u64) {
         let set = hash as usize & self.mask;
-        let empty = matching(&self.sets[set].tags, 0);
+        let empty = lanes::equal(&self.sets[set].tags, 0);
         let way = if empty == 0 { self.sets[set].hand.into() } else { empty.trailing_zeros() as usize };
         prefetch(&self.entries[set * WAYS + way % WAYS]);
     }
@@ -161,7 +155,7 @@ impl FlowCache {
         let set = hash as usize & self.mask;
         let tag = tag_of(hash);
         let words = key.words();
-        let mut ways = matching(&self.sets[set].tags, tag);
+        let mut ways = lanes::equal(&self.sets[set].tags, tag);
         while ways != 0 {
             let way = ways.trailing_zeros() as usize;
             if self.entries[set * WAYS + way].key.is_of(&words) {
@@ -235,7 +229,7 @@ impl Set {
 
     /// An empty way, or the first at or after the hand that was not used since the hand passed it.
     fn make_room(&mut self) -> usize {
-        let empty = matching(&self.tags, 0);
+        let empty = lanes::equal(&self.tags, 0);
         if empty != 0 {
             return empty.trailing_zeros() as usize;
         }

@@ -3,11 +3,11 @@
 //! At twice as many places as tuples, two choices and eight places, both buckets of a tuple are practically never full; if they
 //! are, the flow is refused. A lookup reads two lines at most, whatever anybody sends: there is no chain to grow.
 
-use super::super::huge;
 use super::super::prefetch::prefetch;
+use super::super::{huge, lanes};
 use super::entry::{FlowId, Side};
 
-const PLACES: usize = 8;
+const PLACES: usize = lanes::LANES;
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -25,12 +25,6 @@ pub(super) struct Index {
 
 fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
-}
-
-/// One bit per place that holds this number. All are compared: a loop that ends early is a branch nobody can predict.
-#[inline]
-fn holding(numbers: &[u32; PLACES], number: u32) -> u32 {
-    (0..PLACES).fold(0, |places, place| places | u32::from(numbers[place] == number) << place)
 }
 
 fn pack(slot: u32, side: Side) -> u32 {
@@ -70,10 +64,10 @@ impl Index {
     }
 
     /// One bit per place of a bucket that is taken and has this tag.
-    #[inline]
+    #[inline(always)]
     fn matching(&self, home: usize, tag: u32) -> u32 {
         let bucket = &self.buckets[home];
-        holding(&bucket.tags, tag) & !holding(&bucket.refs, 0)
+        lanes::equal(&bucket.tags, tag) & !lanes::equal(&bucket.refs, 0)
     }
 
     #[inline]
@@ -108,7 +102,7 @@ impl Index {
 
     fn insert(&mut self, hash: u64, packed: u32) -> bool {
         let [first, second] = self.homes(hash);
-        let [here, there] = [first, second].map(|home| holding(&self.buckets[home].refs, 0));
+        let [here, there] = [first, second].map(|home| lanes::equal(&self.buckets[home].refs, 0));
         let (home, empty) =
             if here.count_ones() >= there.count_ones() { (first, here) } else { (second, there) };
         if empty == 0 {
