@@ -7,7 +7,7 @@ use penstock_api::message::AreaKind;
 use penstock_net::netns::Netns;
 use penstock_net::offload;
 use penstock_net::route::{Netlink, VethSpec};
-use penstock_vswitch::io::bulk::{Bulk, FRAMES_MIN, Gate};
+use penstock_vswitch::io::bulk::{Bulk, FRAMES_MAX, FRAMES_MIN, Gate, LEN_MAX};
 use penstock_vswitch::io::memory::Memory;
 use penstock_vswitch::io::xsk::{Area, Xsk, XskConfig};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -130,12 +130,13 @@ fn arrived(socket: &OwnedFd) -> Vec<Vec<u8>> {
     frames
 }
 
-fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<Gate>) {
+fn with_bulk(place: &Place, chunk_size: u32) -> (Xsk, Memory, Area, Arc<Gate>) {
     let netns = &place.0;
     netns.run(|| offload::set("near", "gro", true)).unwrap().unwrap();
     netns.run(|| offload::set("far", "tso", false)).unwrap().unwrap();
-    let (area, mut memory) = Area::register(2048, 2048, &place.socket("near")).unwrap();
-    let mut xsk = Xsk::bind(place.socket("far"), area.share()).unwrap();
+    let socket = |interface| XskConfig { ring_len: 1024, ..place.socket(interface) };
+    let (area, mut memory) = Area::register(2048, chunk_size, &socket("near")).unwrap();
+    let mut xsk = Xsk::bind(socket("far"), area.share()).unwrap();
     xsk.refill(&mut memory);
     let ifindex = Netlink::open_in(netns).unwrap().existing("far").unwrap().index;
     let bulk = Bulk::open(netns, ifindex).unwrap_or_else(|error| panic!("{error}"));
@@ -147,9 +148,9 @@ fn with_bulk(place: &Place) -> (Xsk, Memory, Area, Arc<Gate>) {
 #[test]
 fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_order() {
     let place = Place::new("pt-xsk-bulk");
-    let (mut xsk, mut memory, _area, gate) = with_bulk(&place);
+    let (mut xsk, mut memory, _area, gate) = with_bulk(&place, 2048);
     let socket = listen(&place);
-    let groups = [1, 100, 7, 256, 3, FRAMES_MIN - 1, FRAMES_MIN, 300, 2];
+    let groups = [1, 100, 7, 256, 3, FRAMES_MIN - 1, FRAMES_MIN, FRAMES_MAX + 44, 2];
     let mut first = 0;
     for count in groups {
         send(&mut xsk, &mut memory, first, count);
@@ -160,8 +161,38 @@ fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_
         assert_eq!(frame, &numbered(number), "frame {number}");
     }
     assert_eq!(frames.len(), first);
-    // Of 300, 256 go when they are too many to be kept, and 44 by the ring.
-    assert_eq!(gate.sent() as usize, 100 + 256 + FRAMES_MIN + 256);
+    // Of the largest group, as many go as a call can have when they are too many to be kept, and 44 by the ring.
+    assert_eq!(gate.sent() as usize, 100 + 256 + FRAMES_MIN + FRAMES_MAX);
+    assert_eq!(xsk.outstanding(), 0, "every frame came back");
+}
+
+#[test]
+fn long_frames_that_a_call_has_no_room_for_are_sent_by_the_next_and_longer_ones_by_the_ring_in_order() {
+    let place = Place::new("pt-xsk-bulk-long");
+    let (mut xsk, mut memory, _area, gate) = with_bulk(&place, 4096);
+    for end in ["near", "far"] {
+        let netlink = Netlink::open_in(&place.0).unwrap();
+        netlink.set_mtu(netlink.existing(end).unwrap().index, 2200).unwrap();
+    }
+    let socket = listen(&place);
+    let long = |number: usize| {
+        let mut frame = numbered(number);
+        frame.resize(if number == 540 { LEN_MAX + 1 } else { LEN_MAX }, number as u8);
+        frame
+    };
+    for number in 0..1100 {
+        let frame = memory.copy_in(AreaKind::Copy, &long(number)).expect("a free chunk");
+        assert!(xsk.transmit(&mut memory, frame), "frame {number}");
+    }
+    xsk.kick(&mut memory, false);
+    while xsk.outstanding() > 0 && xsk.complete(&mut memory) > 0 {}
+    let frames = arrived(&socket);
+    for (number, frame) in frames.iter().enumerate() {
+        assert_eq!(frame, &long(number), "frame {number}");
+    }
+    assert_eq!(frames.len(), 1100);
+    // So many fill a call; too few are left before the longer one, and nothing goes in bulk behind that.
+    assert_eq!(gate.sent(), 512);
     assert_eq!(xsk.outstanding(), 0, "every frame came back");
 }
 
@@ -169,7 +200,7 @@ fn many_frames_are_sent_in_bulk_and_few_by_the_ring_and_all_arrive_whole_and_in_
 #[test]
 fn an_interface_counts_the_frames_it_took_in_bulk_and_no_others() {
     let place = Place::new("pt-xsk-bulk-lost");
-    let (mut xsk, mut memory, _area, gate) = with_bulk(&place);
+    let (mut xsk, mut memory, _area, gate) = with_bulk(&place, 2048);
     let counted = || place.0.run(|| offload::statistic("far", "tx_queue_", "_xdp_xmit")).unwrap().unwrap();
     let before = counted();
     send(&mut xsk, &mut memory, 0, 200);

@@ -16,8 +16,9 @@ use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use penstock_net::{Netlink, Netns};
+use penstock_vswitch::io::live;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +119,7 @@ impl Live {
             netns.enter_current_thread()?;
             cpu.map_or(Ok(()), pin).map_err(io::Error::other)?;
             while !is_over.load(Ordering::Relaxed) {
-                make_frames(program.as_fd().as_raw_fd(), &template, batch)?;
+                make_frames(program.as_fd(), &template, batch)?;
             }
             Ok(())
         })?;
@@ -199,49 +200,13 @@ fn make_plan(source: &Source<'_>, stream: &Stream, ifindex: u32) -> Plan {
     }
 }
 
-/// The part of `union bpf_attr` that BPF_PROG_TEST_RUN reads.
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    pad: u32,
-}
-
 /// Runs the program until a signal comes (or four thousand million times).
-fn make_frames(program: RawFd, template: &[u8], batch: u32) -> io::Result<()> {
-    const BPF_PROG_TEST_RUN: libc::c_int = 10;
-    const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-    let mut attr = TestRun {
-        prog_fd: program as u32,
-        data_size_in: template.len() as u32,
-        data_in: template.as_ptr() as u64,
-        // The kernel adds whole batches to a counter of 32 bits: one that wraps would still end by the signal.
-        repeat: u32::MAX - 4096,
-        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-        batch_size: batch,
-        ..TestRun::default()
-    };
-    // SAFETY: `attr` is as long as said, and the buffer it points to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &mut attr, size_of::<TestRun>()) };
-    match result {
-        0.. => Ok(()),
+fn make_frames(program: BorrowedFd<'_>, template: &[u8], batch: u32) -> io::Result<()> {
+    // The kernel adds whole batches to a counter of 32 bits: one that wraps would still end by the signal.
+    match live::run(program, template, u32::MAX - 4096, batch) {
         // What was sent was counted.
-        _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result,
     }
 }
 

@@ -28,6 +28,8 @@ const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
 const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 // `include/uapi/linux/netdev.h`
 const NETDEV_CMD_DEV_GET: u8 = 1;
+const NETDEV_CMD_DEV_ADD_NTF: u8 = 2;
+const NETDEV_CMD_DEV_CHANGE_NTF: u8 = 4;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 
@@ -92,19 +94,24 @@ impl XdpFeatures {
         features.map(u64::from_ne_bytes).ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EPROTO)))
     }
 
-    /// Has any link's changed since this was asked last? [`XdpFeatures::of`] says what is now. Does not wait; [`AsFd`] is readable
-    /// when there is something.
-    pub fn have_changed(&self) -> bool {
+    /// Which links' have changed since this was asked last, and to what: by index, in order. `None`: more than there was room for;
+    /// [`XdpFeatures::of`] says what is now. Does not wait; [`AsFd`] is readable when there is something.
+    ///
+    /// The kernel tells of a change before it is done, and lets nobody ask until it is: tens of milliseconds later where GRO goes.
+    pub fn changes(&self) -> Option<Vec<(u32, u64)>> {
         let mut buffer = Vec::with_capacity(RECEIVE_MAX);
-        let mut is_news = false;
+        let mut changes = Some(Vec::new());
         loop {
             buffer.clear();
             match self.told.recv(&mut buffer, 0) {
-                Ok(_) => is_news = true,
-                // More than there was room for.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => is_news = true,
+                Ok(_) => {
+                    if let (Some(changes), Some(change)) = (&mut changes, change(self.family, &buffer)) {
+                        changes.push(change);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changes = None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return is_news,
+                Err(_) => return changes,
             }
         }
     }
@@ -151,6 +158,16 @@ impl AsFd for XdpFeatures {
     }
 }
 
+/// What one notification says. Of a link that goes, nothing.
+fn change(family: u16, message: &[u8]) -> Option<(u32, u64)> {
+    let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
+    let is_change = matches!(*message.get(HEADER_LEN)?, NETDEV_CMD_DEV_ADD_NTF | NETDEV_CMD_DEV_CHANGE_NTF);
+    let attributes = message.get(HEADER_LEN + GENERIC_HEADER_LEN..)?;
+    let index = find(attributes, NETDEV_A_DEV_IFINDEX)?.try_into().ok()?;
+    let features = find(attributes, NETDEV_A_DEV_XDP_FEATURES)?.try_into().ok()?;
+    (kind == family && is_change).then(|| (u32::from_ne_bytes(index), u64::from_ne_bytes(features)))
+}
+
 /// Kind and value of each, as far as they are whole.
 struct Attributes<'a>(&'a [u8]);
 
@@ -184,6 +201,24 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_is_cut_short_or_of_somebody_else_tells_of_no_change() {
+        let body = [attribute(1, &7u32.to_ne_bytes()), attribute(2, &[]), attribute(3, &5u64.to_ne_bytes())]
+            .concat();
+        let message = |kind: u16, command: u8| {
+            let mut bytes = vec![0; HEADER_LEN];
+            bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+            bytes.extend([command, 1, 0, 0]);
+            bytes.extend(&body);
+            bytes
+        };
+        let whole = message(30, NETDEV_CMD_DEV_CHANGE_NTF);
+        assert_eq!(change(30, &whole), Some((7, 5)));
+        assert!((0..whole.len()).all(|len| change(30, &whole[..len]).is_none()));
+        assert_eq!(change(30, &message(31, NETDEV_CMD_DEV_CHANGE_NTF)), None);
+        assert_eq!(change(30, &message(30, 3)), None);
+    }
 
     #[test]
     fn attributes_that_are_cut_short_end_the_list_and_nothing_else() {

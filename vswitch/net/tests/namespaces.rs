@@ -292,11 +292,15 @@ fn a_veth_says_whether_its_far_end_takes_redirected_frames_and_when_that_changes
     netlink.set_up(link.index, true).unwrap();
     let features = XdpFeatures::open_in(&near.netns).unwrap();
     let takes = || features.of(link.index).unwrap() & TAKES_REDIRECTED != 0;
-    assert!(!takes() && !features.have_changed());
+    assert!(!takes());
+    assert_eq!(features.changes(), Some(vec![]));
     for on in [true, false, true] {
         far.netns.run(|| offload::set("far", "gro", on)).unwrap().unwrap();
-        assert!(features.have_changed() && !features.have_changed());
         assert_eq!(takes(), on);
+        let told = features.changes().unwrap();
+        let (index, now) = *told.last().expect("told of nothing");
+        assert_eq!((index, now & TAKES_REDIRECTED != 0), (link.index, on), "{told:?}");
+        assert_eq!(features.changes(), Some(vec![]));
     }
     assert!(features.of(link.index + 100).unwrap_err().is_not_found());
 }

@@ -194,6 +194,7 @@ impl Memory {
         self.places.len()
     }
 
+    #[inline]
     pub fn chunks(&self, kind: AreaKind) -> usize {
         match kind {
             AreaKind::Copy => self.split as usize,
@@ -210,6 +211,7 @@ impl Memory {
         self.chunks(kind) as u64 * u64::from(self.chunk_size(kind))
     }
 
+    #[inline]
     pub fn free_len(&self, kind: AreaKind) -> usize {
         self.areas[kind as usize].free.len()
     }

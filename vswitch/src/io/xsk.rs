@@ -142,6 +142,8 @@ pub struct Xsk {
     bulk: Option<Bulk>,
     /// Frames are set aside for `bulk`, whose gate was open at the end of the last batch.
     is_staging: bool,
+    /// What they take of the room for a call.
+    staged_bytes: usize,
     /// Frames on their way that the kernel was not told of yet: at most [`bulk::FRAMES_MAX`], each in one chunk.
     staged: Vec<FrameId>,
 }
@@ -187,6 +189,7 @@ impl Xsk {
             scratch,
             bulk: None,
             is_staging: false,
+            staged_bytes: 0,
             staged: Vec::new(),
         }
     }
@@ -206,6 +209,7 @@ impl Xsk {
         let lost = self.fd().map_or(0, frames_lost) + u64::from(self.waiting());
         self.rings = None;
         self.staged.clear();
+        self.staged_bytes = 0;
         self.outstanding = 0;
         self.receiving = 0;
         if self.config.area == AreaKind::ZeroCopy {
@@ -370,7 +374,9 @@ impl Xsk {
     /// Sets a frame aside until the next kick.
     #[inline]
     fn stage(&mut self, memory: &mut Memory, frame: FrameId) -> bool {
-        if self.staged.len() == bulk::FRAMES_MAX {
+        let is_full = self.staged.len() == bulk::FRAMES_MAX || self.staged_bytes > bulk::BYTES_MAX;
+        // Several devices that all wait for more must not leave the worker without memory.
+        if is_full || memory.free_len(self.config.area) < memory.chunks(self.config.area) / 16 {
             self.send_staged(memory);
         }
         // Each finds room in the ring, should it come to that.
@@ -379,6 +385,7 @@ impl Xsk {
             return false;
         }
         self.outstanding += 1;
+        self.staged_bytes += memory.len(frame).next_multiple_of(64);
         memory.put(frame, Place::Transmitting);
         self.staged.push(frame);
         true
@@ -388,6 +395,7 @@ impl Xsk {
     /// back: a veth's far end gives a frame back when it has taken it from its queue, and with several queues there or with its soft
     /// interrupts late, what was sent later could be taken earlier.
     fn send_staged(&mut self, memory: &mut Memory) {
+        self.staged_bytes = 0;
         if self.rings.is_none() {
             return;
         }

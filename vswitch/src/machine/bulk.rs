@@ -142,8 +142,14 @@ impl Watcher {
                     let fd = features.as_fd().as_raw_fd();
                     let mut fds = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
                     crate::io::xsk::poll(&mut fds, timeout_ms);
-                    if fds[0].revents != 0 && features.have_changed() {
-                        self.ask();
+                    match (fds[0].revents != 0).then(|| features.changes()) {
+                        None => {}
+                        Some(Some(changes)) => {
+                            for (index, features) in changes {
+                                self.learn(index, features & TAKES_REDIRECTED != 0);
+                            }
+                        }
+                        Some(None) => self.ask(),
                     }
                 }
             }
@@ -160,15 +166,22 @@ impl Watcher {
 
     /// What the kernel says of each.
     fn ask(&mut self) {
-        for (port, seen) in self.ports.iter().zip(&mut self.seen) {
+        for index in self.ports.iter().map(|port| port.index).collect::<Vec<_>>() {
             let takes = |features: &XdpFeatures| {
-                features.of(port.index).is_ok_and(|features| features & TAKES_REDIRECTED != 0)
+                features.of(index).is_ok_and(|features| features & TAKES_REDIRECTED != 0)
             };
             let is_taken = self.features.as_ref().is_none_or(takes);
+            self.learn(index, is_taken);
+        }
+    }
+
+    fn learn(&mut self, index: u32, is_taken: bool) {
+        let mine = self.ports.iter().zip(&mut self.seen).filter(|(port, _)| port.index == index);
+        for (port, seen) in mine {
             if port.is_taken.swap(is_taken, Ordering::Relaxed) != is_taken {
                 port.is_refused.store(false, Ordering::Relaxed);
                 seen.forget();
-                let way = if is_taken { "in bulk" } else { "one by one" };
+                let way = if is_taken { "in bulk when there are many" } else { "one by one" };
                 tracing::info!("{}: frames are sent {way} from now on", port.interface);
             }
             port.set_gate();

@@ -259,9 +259,9 @@ impl Runner {
     }
 }
 
-/// Asks the scheduler to let this thread go first: while it waits for a CPU, every pod waits. Where sessions are scheduled as
+/// Asks the scheduler to let this thread go first: while a worker waits for a CPU, every pod waits. Where sessions are scheduled as
 /// groups (autogroup), the group has to be preferred too.
-fn prefer() -> Result<(), String> {
+pub fn prefer() -> Result<(), String> {
     const FIRST: i32 = -20;
     rustix::process::setpriority_process(Some(rustix::thread::gettid()), FIRST).map_err(|e| e.to_string())?;
     match std::fs::write("/proc/self/autogroup", FIRST.to_string()) {

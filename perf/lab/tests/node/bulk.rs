@@ -148,6 +148,8 @@ fn a_far_end_that_stops_taking_frames_in_bulk_is_sent_them_one_by_one_and_hardly
                 for_ms(200);
                 gro(&second, false);
                 mode_is(&lab, "native copy", ONE_BY_ONE);
+                // What the worker was in the midst of.
+                for_ms(100);
                 at.push((lost(), in_bulk(&lab)));
                 for_ms(200);
                 at.push((lost(), in_bulk(&lab)));
