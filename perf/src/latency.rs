@@ -15,10 +15,13 @@ use crate::progress::Progress;
 use crate::rate::Rate;
 use crate::tcp::{self, Samples, Until};
 use crate::throughput::{self, How};
+use crate::wake;
 use crate::way::{Way, WayArguments};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
+/// Wakings of a round.
+const WAKINGS: usize = 100;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// The sink counts gaps by powers of two: 2^20 ns and more.
@@ -102,13 +105,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         let [from, to] = way.places();
         let asked = on_cpu(way.load_cpu(), || tcp::questions(from, to, Until::Elapsed(a.duration)))?;
         samples.add_times("TCP request", ("load", "none"), &asked.times);
+        let woken = wake::measure(way.load_cpu(), a.way.worker_cpu, WAKINGS)?;
+        samples.add_times("thread woken", ("load", "none"), &woken);
     }
     drop(progress);
     document.placement = way.placement();
     document.add_subject(way.account());
     document.method = format!(
         "{said}; {} rounds of {} s; frames of {} bytes, {} flows, generator: {}; frame times are one way, from the generator's \
-         stamp to the receiving interface, one clock, within 1 % of what they were",
+         stamp to the receiving interface, one clock, within 1 % of what they were; thread woken: from the load's CPU to the polling \
+         thread's, which a worker that sleeps cannot be faster than",
         a.rounds,
         a.duration.as_secs_f64(),
         a.size,

@@ -17,6 +17,7 @@ mod serve;
 mod subjects;
 mod tcp;
 mod throughput;
+mod wake;
 mod way;
 
 use clap::{Parser, Subcommand};

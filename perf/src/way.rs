@@ -11,7 +11,7 @@ use crate::subjects::ours::Shortcut;
 use crate::subjects::{Subject, account, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
 use anyhow::{Context, Result, ensure};
 use penstock_api::message::gateway;
-use penstock_lab::{Lab, LabOptions, Place, Pod};
+use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
 use penstock_net::{Netns, offload};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -42,6 +42,26 @@ pub(crate) enum Over {
     Testpmd,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum PollingArgument {
+    /// Looks again at once
+    Busy,
+    /// Looks for a while, then sleeps until the kernel wakes it
+    Adaptive,
+    /// Sleeps at once
+    Interrupt,
+}
+
+impl PollingArgument {
+    fn polling(self) -> Polling {
+        match self {
+            PollingArgument::Busy => Polling::Busy,
+            PollingArgument::Adaptive => Polling::Adaptive,
+            PollingArgument::Interrupt => Polling::Interrupt,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct WayArguments {
     /// What is between the pods.
@@ -53,6 +73,9 @@ pub(crate) struct WayArguments {
     /// The CPU of the polling thread.
     #[arg(long, default_value_t = placement::WORKER_CPU, value_name = "N")]
     pub(crate) worker_cpu: usize,
+    /// What the switch's worker does without work [default: busy; with the shortcut adaptive].
+    #[arg(long, value_enum)]
+    pub(crate) polling: Option<PollingArgument>,
     /// Further arguments of the switch: --switch-argument=--budget=128
     #[arg(long, value_name = "ARGUMENT")]
     pub(crate) switch_argument: Vec<String>,
@@ -76,6 +99,7 @@ struct Switch {
     /// After the pods: it removes their namespaces.
     lab: Lab,
     shortcut: Shortcut,
+    polling: Polling,
     arguments: Vec<String>,
 }
 
@@ -122,6 +146,7 @@ impl WayArguments {
     }
 
     fn switch(&self, shortcut: Shortcut, mtu: u16, flows_max: u32) -> Result<Switch> {
+        let polling = self.polling.map_or_else(|| shortcut.polling(), PollingArgument::polling);
         let mut arguments = ["--cpus", &self.worker_cpu.to_string()].map(str::to_owned).to_vec();
         arguments.extend(["--shortcut", shortcut.value()].map(str::to_owned));
         // Room for what a hash table wants beside.
@@ -132,7 +157,7 @@ impl WayArguments {
         arguments.extend(self.switch_argument.iter().cloned());
         let options = LabOptions {
             workers: Some(1),
-            polling: Some(shortcut.polling()),
+            polling: Some(polling),
             mtu,
             switch_arguments: arguments.clone(),
             ..LabOptions::default()
@@ -145,7 +170,7 @@ impl WayArguments {
         for port in lab.ports()?.iter().filter(|port| port.kind == "pod") {
             netns.run(|| offload::set(&port.interface, "gro", true))??;
         }
-        Ok(Switch { places: [source, sink], lab, shortcut, arguments })
+        Ok(Switch { places: [source, sink], lab, shortcut, polling, arguments })
     }
 }
 
@@ -164,8 +189,9 @@ impl Way {
                 subject: self.name().to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 is: format!(
-                    "1 worker, {}, conntrack on, MTU {}, {}, GRO on the pods' host ends",
-                    switch.shortcut.words(),
+                    "1 worker, shortcut {}, polling {}, conntrack on, MTU {}, {}, GRO on the pods' host ends",
+                    switch.shortcut.value(),
+                    switch.polling.name(),
                     self.mtu,
                     switch.arguments.join(" ")
                 ),

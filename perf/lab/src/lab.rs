@@ -72,7 +72,8 @@ pub enum Polling {
 }
 
 impl Polling {
-    fn name(self) -> &'static str {
+    /// As the switch's argument has it.
+    pub fn name(self) -> &'static str {
         match self {
             Polling::Busy => "busy",
             Polling::Adaptive => "adaptive",
