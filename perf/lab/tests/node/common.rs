@@ -1,7 +1,7 @@
 //! What the tests of nodes share.
 
 use etherparse::PacketBuilder;
-use penstock_lab::{Lab, LabOptions, Place, Pod};
+use penstock_lab::{Lab, LabOptions, Place, Pod, scaled};
 use penstock_net::Netlink;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -38,9 +38,9 @@ pub(crate) fn both(place: &Place) -> [IpAddr; 2] {
 /// Waits until something is so. Panics with `what` when it does not become so.
 #[track_caller]
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+    let (began, most) = (Instant::now(), scaled(LONG));
     while !so() {
-        assert!(Instant::now() < deadline, "after {LONG:?} still not so: {what}");
+        assert!(began.elapsed() < most, "after {most:?} still not so: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -125,6 +125,12 @@ pub(crate) fn node_with(
     crate::common::until("policy for them is known", || {
         lab.status().is_ok_and(|status| status.endpoints_ready == 1 + ports.len())
     });
+    // A NIC whose program is changed starts anew, and its cable with it.
+    let host = Netlink::open_in(lab.host().netns()).unwrap();
+    for (spec, _) in ports {
+        let carries = || host.existing(spec.interface).unwrap().has_carrier;
+        crate::common::until(&format!("{} has a carrier", spec.interface), carries);
+    }
     for place in places.iter().chain([&*web]) {
         place.listen_tcp(TCP);
         place.listen_udp(UDP);
