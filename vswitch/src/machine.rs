@@ -33,6 +33,7 @@ use penstock_api::message::{AreaKind, DeviceStatus, ShortcutStatus};
 use penstock_api::{DropReason, PortId, WorkerId};
 use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
+use penstock_net::xdp::XdpFeatures;
 use shortcut::Shortcuts;
 use sockets::{Bench, Builder, direct_queues, direct_ways, fd_of};
 use std::collections::HashMap;
@@ -115,6 +116,19 @@ fn lock(programs: &Mutex<Programs>) -> MutexGuard<'_, Programs> {
     programs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// *Seen* on 6.1: a pod that floods fills the ring of the trunk, and of what others send most is lost. That kernel puts soft
+/// interrupts off while their thread has work, which may be why. Those tried that tell what links can do with XDP are fair.
+fn takes_trunks_in_bulk(notes: &mut Vec<String>) -> bool {
+    let asked = XdpFeatures::open();
+    if let Err(error) = &asked {
+        notes.push(format!(
+            "trunks are sent to one by one although bulk_transmit is \"on\": Linux 6.3 or newer is needed, or a pod that floods would \
+             take the trunk from the others ({error})"
+        ));
+    }
+    asked.is_ok()
+}
+
 /// Makes or adopts the instance. The caller's namespace is the host's. Lowers `config.mtu` when the kernel cannot do it.
 pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineError> {
     let plan = |config: &Config| Plan {
@@ -162,8 +176,10 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let inside = Arc::new(Netns::open(config.instance.netns()).map_err(SetupError::from)?);
     let outside = Arc::new(Netns::current().map_err(SetupError::from)?);
 
+    let trunks_in_bulk = config.bulk_transmit == BulkTransmit::On && takes_trunks_in_bulk(&mut notes);
     let mut builder = Builder {
         config,
+        trunks_in_bulk,
         sockets: &sockets,
         programs: &programs,
         notes: &mut notes,
@@ -227,14 +243,14 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         engines.push((engine, run));
         devices.push(statuses);
     }
-    let Builder { receptions, bulk_ports, features, config, .. } = builder;
+    let Builder { receptions, bulk_ports, features, .. } = builder;
     let bulk_ports: Arc<[BulkPort]> = bulk_ports.into();
     let bulk = bulk::Watcher::new(features.and_then(Result::ok), Arc::clone(&bulk_ports));
     let returned_before = lock(&programs).returned_frames();
-    let coalesce = match config.bulk_transmit {
+    let coalesce = match trunks_in_bulk {
         // A near end that waits for its timer would have no room for them.
-        BulkTransmit::On => links.trunks.iter().map(|_| None).collect(),
-        BulkTransmit::Auto | BulkTransmit::Off => watch::open_coalesce(&links, &mut notes),
+        true => links.trunks.iter().map(|_| None).collect(),
+        false => watch::open_coalesce(&links, &mut notes),
     };
     let machine = Machine {
         links,

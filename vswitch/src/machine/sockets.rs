@@ -81,6 +81,7 @@ pub(super) fn fd_of(fd: RawFd) -> impl AsRawFd {
 /// What is needed to make sockets.
 pub(super) struct Builder<'a> {
     pub(super) config: &'a mut Config,
+    pub(super) trunks_in_bulk: bool,
     pub(super) sockets: &'a Sockets,
     pub(super) programs: &'a Arc<Mutex<Programs>>,
     pub(super) notes: &'a mut Vec<String>,
@@ -148,10 +149,7 @@ impl Builder<'_> {
         xsk.refill(&mut memory);
         self.announce(worker as u32, &xsk)?;
         // The near end is ours, and has GRO on.
-        let bulk = match self.config.bulk_transmit {
-            BulkTransmit::On => self.bulk(&mut xsk, netns, trunk.far.index),
-            BulkTransmit::Auto | BulkTransmit::Off => None,
-        };
+        let bulk = self.trunks_in_bulk.then(|| self.bulk(&mut xsk, netns, trunk.far.index)).flatten();
         let why = match trunk.xdp.0 {
             "native" => "a veth has no zero-copy".to_owned(),
             _ => trunk.xdp.1.clone(),
