@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, XskMap};
 use penstock_api::DropReason;
 use penstock_api::message::gateway;
 use penstock_lab::Outcome::Reached;
-use penstock_lab::{Lab, LabOptions, Place};
+use penstock_lab::{Lab, LabOptions, Place, scaled};
 use penstock_net::offload;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,7 +141,7 @@ fn frames_that_are_sent_in_bulk_are_in_the_books_too() {
     let lab = is_flooded("bulk", LabOptions { switch_arguments, ..workers(1) });
     let in_bulk = inside(&lab).run(|| offload::statistic("xsk0", "tx_queue_", "_xdp_xmit")).unwrap();
     let status = lab.status().unwrap();
-    if kernel_has("vmlinux", "netdev_nl_dev_get_doit") {
+    if knows_xdp_features() {
         assert!(in_bulk > 1_000, "hardly any frame was sent in bulk: {in_bulk}");
         assert_eq!(status.workers[0].devices[0].mode, "native copy, bulk");
     } else {
@@ -150,6 +150,11 @@ fn frames_that_are_sent_in_bulk_are_in_the_books_too() {
         let told = status.notes.iter().any(|note| note.contains("trunks are sent to one by one although"));
         assert!(told, "{:?}", status.notes);
     }
+}
+
+/// Linux 6.3.
+fn knows_xdp_features() -> bool {
+    kernel_has("vmlinux", "netdev_nl_dev_get_doit")
 }
 
 /// A pod floods another; a third and a fourth talk meanwhile.
@@ -175,7 +180,7 @@ fn is_flooded(name: &str, options: LabOptions) -> Lab {
         });
         let _over = AtEnd(|| over.store(true, Ordering::Relaxed));
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(3) {
+        while began.elapsed() < scaled(Duration::from_secs(3)) {
             for to in both(&db) {
                 asked += 1;
                 answered += u32::from(web.ping_with(to, 56, Duration::from_secs(2)) == Reached);
@@ -193,7 +198,10 @@ fn is_flooded(name: &str, options: LabOptions) -> Lab {
     eprintln!("flood of {} frames; {answered} of {asked} pings answered; {books:?}", sent.into_inner());
     assert!(books.sent > 10_000 && books.delivered > 1_000, "hardly anything was sent: {books:?}");
     assert!(asked >= 10, "hardly any ping was tried: {asked}");
-    assert!(answered * 100 >= asked * 95, "{answered} of {asked} pings were answered; {drops:?}");
+    // *Seen* on 6.1, which puts soft interrupts off while their thread has work: the veth's own ring of 256 frames runs over before
+    // a budget is spent, and every eighth ping is lost in it.
+    let least = if knows_xdp_features() { 95 } else { 60 };
+    assert!(answered * 100 >= asked * least, "{answered} of {asked} pings were answered; {drops:?}");
     lab.assert_frames_conserved();
     lab
 }
