@@ -2,7 +2,7 @@
 
 use super::memory::{self, OVS_DPDK_ACL};
 use super::report::Report;
-use super::work::{CONNECTS, P50, P99, TCP, TCP_8, TCP_FREE, TCP_SHARE, UDP, UDP_SHARE};
+use super::work::{CONNECTS, P50, P50_FREE, P99, TCP, TCP_8, TCP_FREE, TCP_SHARE, UDP, UDP_SHARE};
 use crate::figures::{Bound, Outcome, Verdict};
 use crate::subjects::{BRIDGE, DIRECT, LOOP, OVS, REDIRECT, SHORTCUT, TESTPMD, USERSPACE};
 
@@ -54,8 +54,8 @@ fn judge_peers(report: &mut Report) {
         // What is known of a peer's TCP with free CPUs says how it is set up, and that holds for all its TCP.
         // A loop is known by its frames.
         let judged_by = match row.measurement.as_str() {
-            TCP | TCP_FREE | TCP_8 | P50 | P99 | CONNECTS if row.subject == LOOP => UDP,
-            TCP | TCP_8 | P50 | P99 | CONNECTS => TCP_FREE,
+            TCP | TCP_FREE | TCP_8 | P50 | P50_FREE | P99 | CONNECTS if row.subject == LOOP => UDP,
+            TCP | TCP_8 | P50 | P50_FREE | P99 | CONNECTS => TCP_FREE,
             other => other,
         };
         let found = known.iter().find(|(figure, _)| figure.0 == judged_by && figure.1 == row.subject);
@@ -100,7 +100,9 @@ fn known() -> Vec<(Figure, f64)> {
 /// What a measurement's rows are put beside to see whether they are plausible.
 fn baseline(measurement: &str) -> Option<Figure> {
     match measurement {
-        UDP | TCP | TCP_FREE | TCP_8 | P50 | P99 | CONNECTS => Some((measurement.to_owned(), BRIDGE)),
+        UDP | TCP | TCP_FREE | TCP_8 | P50 | P50_FREE | P99 | CONNECTS => {
+            Some((measurement.to_owned(), BRIDGE))
+        }
         UDP_SHARE | TCP_SHARE => None,
         _ => Some((measurement.to_owned(), memory::DPDK_BARE)),
     }

@@ -16,6 +16,7 @@ pub(super) const TCP: &str = "TCP 1 stream, Gb/s";
 pub(super) const TCP_FREE: &str = "TCP 1 stream, CPUs free, Gb/s";
 pub(super) const TCP_8: &str = "TCP 8 streams, CPUs free, Gb/s";
 pub(super) const P50: &str = "TCP request p50, us";
+pub(super) const P50_FREE: &str = "TCP request p50, CPUs free, us";
 pub(super) const P99: &str = "TCP request p99, us";
 pub(super) const CONNECTS: &str = "TCP connect, ask, close, 1/s";
 pub(super) const UDP_SHARE: &str = "UDP frames past userspace, share";
@@ -27,7 +28,7 @@ const STREAMS: u16 = 8;
 
 /// Programs run wherever the scheduler likes.
 pub(super) fn is_free(measurement: &str) -> bool {
-    matches!(measurement, TCP_FREE | TCP_8)
+    matches!(measurement, TCP_FREE | TCP_8 | P50_FREE)
 }
 
 /// One turn of one subject. Returns what is worth saying about it.
@@ -109,6 +110,9 @@ pub(super) fn tcp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
     let us = |quantile| asked.times.value_at_quantile(quantile) as f64 / 1e3;
     seen.add(P50, name, us(0.5));
     seen.add(P99, name, us(0.99));
+    interrupt::check()?;
+    let unpinned = tcp::questions(from, to, Until::Asked(arguments.questions))?;
+    seen.add(P50_FREE, name, unpinned.times.value_at_quantile(0.5) as f64 / 1e3);
     let connects = on_cpu(LOAD_CPU, || tcp::connections(from, to, 1, time / 3))?.per_second();
     seen.add(CONNECTS, name, connects);
     Ok(format!(

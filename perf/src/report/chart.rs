@@ -18,7 +18,7 @@ const COLOURS: [&str; 10] = [
     "#9aa83a",
 ];
 
-/// Something measured, and how far its samples lie apart.
+/// Something measured, and how far its samples lie apart. NaN was looked for and not found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
     pub(super) median: f64,
@@ -58,7 +58,6 @@ fn fitted(label: &str) -> String {
 
 /// One under the other, from zero.
 pub(super) fn bars(title: Title<'_>, bars: &[Bar]) -> String {
-    let bars: Vec<&Bar> = bars.iter().filter(|bar| bar.point.median.is_finite()).collect();
     let longest = bars.iter().flat_map(|bar| [bar.point.median, bar.point.max]).filter(|v| v.is_finite());
     let top = longest.fold(0.0, f64::max);
     if bars.is_empty() || top <= 0.0 {
@@ -92,7 +91,7 @@ pub(super) fn bars(title: Title<'_>, bars: &[Bar]) -> String {
             left + long(max),
             left + long(median).max(long(max)) + 6.0,
             middle + 4.0,
-            number(median),
+            if median.is_nan() { "none found".to_owned() } else { number(median) },
             spread,
         );
     }
@@ -201,14 +200,27 @@ pub(super) fn lines(
         let colour = COLOURS[nth % COLOURS.len()];
         // Beside each other, or the spread of one hides that of the next.
         let aside = (nth as f64 - (series.len() as f64 - 1.0) / 2.0) * 3.0;
-        let points = points.iter().enumerate().filter_map(|(n, point)| Some((x(n) + aside, (*point)?)));
-        let points: Vec<(f64, Point)> = points.filter(|(_, p)| p.median.is_finite()).collect();
-        let path: Vec<String> = points.iter().map(|(x, p)| format!("{x:.1},{:.1}", y(p.median))).collect();
-        let _ = write!(
-            svg,
-            "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'/>",
-            path.join(" ")
-        );
+        let points: Vec<Option<(f64, Point)>> =
+            points.iter().enumerate().map(|(n, point)| point.map(|point| (x(n) + aside, point))).collect();
+        // A step at which nothing was found, or nothing was measured, is a gap in the line.
+        for run in runs(&points) {
+            let path: Vec<String> = run.iter().map(|(x, p)| format!("{x:.1},{:.1}", y(p.median))).collect();
+            let _ = write!(
+                svg,
+                "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'/>",
+                path.join(" ")
+            );
+        }
+        let points = points.into_iter().flatten();
+        for (x, _) in points.clone().filter(|(_, p)| p.median.is_nan()) {
+            let _ = write!(
+                svg,
+                "<path d='M{:.1} {:.1}l8 8m0 -8l-8 8' stroke='{colour}' stroke-width='2'/>",
+                x - 4.0,
+                low - 4.0
+            );
+        }
+        let points = points.filter(|(_, p)| p.median.is_finite());
         for (x, Point { median, min, max }) in points {
             let _ = write!(svg, "<circle cx='{x:.1}' cy='{:.1}' r='3.5' fill='{colour}'/>", y(median));
             if max > min {
@@ -221,6 +233,13 @@ pub(super) fn lines(
         }
     }
     svg + &legend + "</svg>\n"
+}
+
+/// Neighbours that are there.
+fn runs(points: &[Option<(f64, Point)>]) -> Vec<Vec<(f64, Point)>> {
+    let is_there = |point: &Option<(f64, Point)>| point.filter(|(_, p)| p.median.is_finite());
+    let runs = points.split(|point| is_there(point).is_none());
+    runs.map(|run| run.iter().filter_map(is_there).collect()).filter(|run: &Vec<_>| run.len() > 1).collect()
 }
 
 /// A round value without the zeros that say nothing.
@@ -310,6 +329,8 @@ mod tests {
         let steps = ["a", "b", "c"].map(String::from);
         let svg = lines(TITLE, "", &steps, &[("s".into(), points)], Scale::FromZero);
         assert_eq!(svg.matches("<circle").count(), 1);
+        assert_eq!(svg.matches("<path").count(), 1, "what was not found is marked");
+        assert_eq!(svg.matches("<polyline").count(), 0);
     }
 
     #[test]

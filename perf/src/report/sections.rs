@@ -60,6 +60,7 @@ fn apart(figure: &Value, keys: &[&str]) -> String {
         let value = of(figure, key)?;
         Some(match *key {
             "over" | "subject" | "frames" | "stage" | "quantile" => value.to_owned(),
+            "load" if value == "none" => "without load".to_owned(),
             "load" => format!("at {value} load"),
             "size" => format!("size {value}"),
             // "1 flows" is what a program says.
@@ -85,10 +86,10 @@ fn keys<'a>(figures: &[&'a Value]) -> (Vec<&'a str>, Vec<&'a str>) {
     all.into_iter().partition(|key| distinct(figures.iter().map(|figure| of(figure, key))).len() > 1)
 }
 
-fn point(figure: &Value) -> Option<Point> {
+fn point(figure: &Value) -> Point {
     let number = |key: &str| figure[key].as_f64();
-    let median = number("median")?;
-    Some(Point { median, min: number("min").unwrap_or(median), max: number("max").unwrap_or(median) })
+    let median = number("median").unwrap_or(f64::NAN);
+    Point { median, min: number("min").unwrap_or(median), max: number("max").unwrap_or(median) }
 }
 
 /// Steps in the order of their numbers; words behind them.
@@ -129,17 +130,17 @@ pub(super) fn plots(documents: &[&Value]) -> String {
     for unit in distinct(singles.iter().map(|figure| text(figure, "unit"))) {
         let of_unit: Vec<&Value> =
             singles.iter().copied().filter(|figure| text(figure, "unit") == unit).collect();
-        let all: Vec<Bar> = of_unit.iter().filter_map(|figure| bar(text(figure, "name"), figure)).collect();
+        let all: Vec<Bar> = of_unit.iter().map(|figure| bar(text(figure, "name"), figure)).collect();
         let title = if let [one] = of_unit.as_slice() { text(one, "name") } else { "Others" };
         plots += &bars(Title { name: title, unit, common: "" }, &all);
     }
     plots
 }
 
-fn bar(label: &str, figure: &Value) -> Option<Bar> {
+fn bar(label: &str, figure: &Value) -> Bar {
     let who = of(figure, "subject").or(of(figure, "over"));
     let is_emphasised = who.is_none_or(|who| who.starts_with("penstock"));
-    Some(Bar { label: label.to_owned(), point: point(figure)?, is_emphasised })
+    Bar { label: label.to_owned(), point: point(figure), is_emphasised }
 }
 
 /// Lines over each thing that was varied in numbers; bars of what is on none of them.
@@ -155,11 +156,7 @@ fn group_plots(name: &str, unit: &str, group: &[&Value]) -> String {
         let of_line = |line: &String| {
             with.iter().copied().filter(|figure| apart(figure, &others) == *line).collect::<Vec<_>>()
         };
-        let long: Vec<Vec<&Value>> = lines_of
-            .iter()
-            .map(of_line)
-            .filter(|line| line.iter().filter(|f| point(f).is_some()).count() > 1)
-            .collect();
+        let long: Vec<Vec<&Value>> = lines_of.iter().map(of_line).filter(|line| line.len() > 1).collect();
         let drawn: Vec<&Value> = long.iter().flatten().copied().collect();
         // Two steps are two bars.
         let is_line = long.iter().any(|line| line.len() > 2);
@@ -173,7 +170,7 @@ fn group_plots(name: &str, unit: &str, group: &[&Value]) -> String {
             .iter()
             .map(|line| {
                 let at = |step: &&str| {
-                    line.iter().find(|figure| of(figure, axis) == Some(step)).and_then(|figure| point(figure))
+                    line.iter().find(|figure| of(figure, axis) == Some(step)).map(|figure| point(figure))
                 };
                 let label = apart(line[0], &others);
                 (if label.is_empty() { name.to_owned() } else { label }, steps.iter().map(at).collect())
@@ -191,9 +188,11 @@ fn group_plots(name: &str, unit: &str, group: &[&Value]) -> String {
         rest.retain(|figure| !drawn.iter().any(|drawn| std::ptr::eq(*drawn, *figure)));
     }
     let (differ, common) = keys(&rest);
-    let all: Vec<Bar> = rest.iter().filter_map(|figure| bar(&apart(figure, &differ), figure)).collect();
     let common = rest.first().map(|figure| apart(figure, &common)).unwrap_or_default();
-    plots + &bars(Title { name, unit, common: &common }, &all)
+    let label = |figure: &Value| if rest.len() > 1 { apart(figure, &differ) } else { common.clone() };
+    let all: Vec<Bar> = rest.iter().map(|figure| bar(&label(figure), figure)).collect();
+    let common = if rest.len() > 1 { common.as_str() } else { "" };
+    plots + &bars(Title { name, unit, common }, &all)
 }
 
 /// What differs more than this is not seen on one scale from zero.
@@ -225,7 +224,7 @@ fn by_stage(name: &str, unit: &str, group: &[&Value]) -> String {
             group
                 .iter()
                 .find(|figure| of(figure, "stage") == Some(stage) && apart(figure, &others) == case)
-                .and_then(|figure| point(figure))
+                .map(|figure| point(figure))
                 .map_or(f64::NAN, |point| point.median)
         };
         let values = stages.iter().map(at).collect();
@@ -272,7 +271,7 @@ fn percentiles<'a>(figures: &[&'a Value]) -> (String, Names<'a>) {
                         .find(|f| {
                             percentile_of(f).is_some_and(|(_, p)| p == *step) && apart(f, &differ) == label
                         })
-                        .and_then(|f| point(f))
+                        .map(|f| point(f))
                 };
                 let points = steps.iter().map(at).collect();
                 (if label.is_empty() { name.to_owned() } else { label }, points)
