@@ -155,6 +155,19 @@ fn the_help_names_commands_the_documentation_has() {
     }
 }
 
+#[test]
+fn the_figures_beside_the_documentation_are_a_page() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/figures");
+    let files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in &files {
+        assert_schema(&serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap());
+    }
+    let output = Command::new(PROGRAM).arg("report").args(&files).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("<svg"));
+}
+
 /// What a script that failed would leave.
 struct Namespaces(&'static [&'static str]);
 
