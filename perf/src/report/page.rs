@@ -36,7 +36,7 @@ pub(super) fn page(documents: &[(String, Value)]) -> String {
     let mut html = format!(
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'/><title>Penstock: measurements</title><meta \
          name='viewport' content='width=device-width'/><style>{STYLE}</style></head><body>\n<h1>Penstock: \
-         measurements</h1>\n<p>Medians; thin lines are the smallest and the largest sample. Only ratios of one run mean anything on \
+         measurements</h1>\n<p>Medians; thin lines are the smallest and the largest sample, a cross is what was looked for and not found. Only ratios of one run mean anything on \
          another machine.</p>\n"
     );
     html += &machines(documents);
