@@ -31,12 +31,13 @@ struct {
 	__type(value, struct port);
 } PORTS SEC(".maps");
 
-/* To the row of FLOWS. Nothing else is here, because the kernel gives a deleted value to the next key at once. */
+/* From the hash of a key to rows of FLOWS. Mapped by the switch: an entry is one store. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SHORTCUTS_MAX);
-	__type(key, struct flow_key);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << BUCKET_BITS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bucket);
 } SHORTCUTS SEC(".maps");
 
 /* Mapped by the switch, which leaves a row alone for a while before it is another flow's. */
@@ -63,6 +64,17 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } PORT_BY_IFINDEX SEC(".maps");
+
+/*
+ * The port that last got an interface whose number ends in these bits: a look-up that costs nothing, nearly always right, and its
+ * entry says whether it is.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORT_GUESSES);
+	__type(key, __u32);
+	__type(value, __u32);
+} PORT_BY_GUESS SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -281,21 +293,51 @@ static __always_inline bool same_key(const struct flow_key *a, const struct flow
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
 }
 
+/*
+ * Of a key: sums of products of its halves of words, each with a random number added, whose upper bits no sender can make
+ * collide (Thorup, "High speed hashing for integers and strings", 3.2). Mirrored by shortcut.rs.
+ */
+static __always_inline __u64 hash_key(const struct flow_key *key, const __u64 *seeds)
+{
+	const __u64 *words = (const void *)key;
+	__u64 hash = 0;
+#pragma unroll
+	for (int i = 0; i < SEEDS / 2; i++)
+		hash += ((__u32)words[i] + seeds[2 * i]) * ((words[i] >> 32) + seeds[2 * i + 1]);
+	return hash;
+}
+
 static __always_inline struct flow *find_flow(const struct flow_key *key, __u32 *slot)
 {
-	__u32 *found = bpf_map_lookup_elem(&SHORTCUTS, key);
-	if (!found)
+	__u32 zero = 0;
+	const struct settings *settings = bpf_map_lookup_elem(&SETTINGS, &zero);
+	if (!settings)
 		return NULL;
-	*slot = *found;
+	__u64 hash = hash_key(key, settings->seeds);
+	__u32 place = hash >> (64 - BUCKET_BITS);
+	const struct bucket *bucket = bpf_map_lookup_elem(&SHORTCUTS, &place);
+	if (!bucket)
+		return NULL;
+	__u32 tag = hash >> (64 - BUCKET_BITS - TAG_BITS) & ((1 << TAG_BITS) - 1), entry = 0;
+	tag |= !tag;
+#pragma unroll
+	for (int i = 0; i < BUCKET_ENTRIES; i++) {
+		__u32 one = *(volatile const __u32 *)&bucket->entry[i];
+		if (one >> SLOT_BITS == tag)
+			entry = one;
+	}
+	if (!entry)
+		return NULL;
+	*slot = entry & (SHORTCUTS_MAX - 1);
 	struct flow *flow = bpf_map_lookup_elem(&FLOWS, slot);
-	/* A row may have become another's since. */
+	/* Another key with this tag, or a row that has become another's since. */
 	return flow && same_key(&flow->key, key) ? flow : NULL;
 }
 
 /* Has everything of the flow that went up come back? Then what follows cannot overtake it. */
 static __always_inline bool is_drained(const struct flow *flow)
 {
-	return flow->mark && flow->echo == flow->mark && flow->echo_frames >= flow->mark_frames &&
+	return flow->mark_frames && flow->echo == flow->mark && flow->echo_frames >= flow->mark_frames &&
 	       bpf_ktime_get_ns() - flow->echo_ns > SETTLE_NS;
 }
 
@@ -345,6 +387,24 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct
 	return bpf_redirect_peer(target->ifindex, 0);
 }
 
+static __always_inline struct port *find_port(__u32 ifindex, __u32 *id)
+{
+	__u32 place = ifindex % PORT_GUESSES;
+	__u32 *found = bpf_map_lookup_elem(&PORT_BY_GUESS, &place);
+	if (found) {
+		*id = *found;
+		struct port *port = bpf_map_lookup_elem(&PORTS, id);
+		if (port && port->ifindex == ifindex)
+			return port;
+	}
+	found = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &ifindex);
+	if (!found)
+		return NULL;
+	*id = *found;
+	struct port *port = bpf_map_lookup_elem(&PORTS, id);
+	return port && port->ifindex == ifindex ? port : NULL;
+}
+
 static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 {
 	struct plain plain = {};
@@ -352,13 +412,9 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 
 	__u32 ifindex = skb->ifindex;
 	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
-	__u32 *id = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &ifindex);
-	if (!id)
-		return drop_unknown(frames);
-	__u32 port_id = *id;
-	__u32 key = port_id;
-	struct port *port = bpf_map_lookup_elem(&PORTS, &key);
-	if (!port || port->ifindex != ifindex)
+	__u32 port_id = 0;
+	struct port *port = find_port(ifindex, &port_id);
+	if (!port)
 		return drop_unknown(frames);
 
 	if (skb->vlan_present)
@@ -442,9 +498,12 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 			flow = NULL;
 		} else if (!plain.is_plain || (skb->gso_size && !skb->gso_segs) ||
 			   (skb->gso_size ? skb->gso_size + plain.headers : skb->len) > target->mtu + ETH_HLEN) {
-			/* It goes up, and what follows must not overtake it: not before a frame behind it has come back. */
+			/*
+			 * It goes up, and what follows must not overtake it: not before a frame behind it has come back. The
+			 * marks go on: one that was used lately may still be under way.
+			 */
 			flow->direct = 0;
-			flow->mark = 0;
+			flow->mark_frames = 0;
 			flow = NULL;
 		} else if (flow->direct || is_drained(flow)) {
 			if (!flow->direct)
@@ -488,7 +547,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 	__u32 before = spent->frames;
 	if (before >= *(volatile __u32 *)&round->quota) {
 		/* A flow without a pause, of which some is lost anyway: some more, once, and it needs the worker no longer. */
-		if (flow && plain.key.protocol == IPPROTO_UDP && flow->mark)
+		if (flow && plain.key.protocol == IPPROTO_UDP && flow->mark_frames)
 			flow->hold_ns = bpf_ktime_get_ns() + HOLD_NS;
 		return drop(port_id, PORT_BUDGET, frames);
 	}

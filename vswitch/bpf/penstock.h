@@ -20,15 +20,29 @@
 /* What pods take for their gateway: the source of every frame to a pod. */
 #define GATEWAY_MAC { 0x02, 0x50, 0x53, 0x00, 0x00, 0x01 }
 
+/* Rows of PORT_GUESSES: a power of two, several times the number of ports. */
+#define PORT_GUESSES 4096
+
 /* Directions of flows that the kernel can carry at a time. */
 #define SHORTCUTS_MAX 32768
+/*
+ * Their index: 2^BUCKET_BITS buckets, each of them half a line. An entry is SLOT_BITS of the row's number below TAG_BITS of the
+ * key's hash, which are never 0; 0 is none.
+ */
+#define BUCKET_BITS 14
+#define BUCKET_ENTRIES 8
+#define SLOT_BITS 15
+#define TAG_BITS 17
+#define SEEDS 10
 /* After the program at the trunk has seen a frame, until the pod's stack has surely taken it up. */
 #define SETTLE_NS 50000
 /* How long the budget's refusals are kept up, at most, to let the way through userspace run empty. */
 #define HOLD_NS 20000000
 
-/* A port, as the programs see it. Written by the switch before the host end goes up. */
+/* A port, as the programs see it: two lines, and IPv4 reads one. Written by the switch before the host end goes up. */
 struct port {
+	/* Endpoint and revision of its policy; 0: no flow of it is carried here. One store by the switch revokes. */
+	__u64 epoch;
 	__u32 ifindex; /* of the host end; 0: no such port */
 	__u32 mtu;
 	__u8 mac[6]; /* of the far side */
@@ -36,8 +50,7 @@ struct port {
 	__u8 v6_len;
 	__u32 v4[PORT_ADDRESSES_MAX]; /* network order */
 	__u32 v6[PORT_ADDRESSES_MAX][4];
-	/* Endpoint and revision of its policy; 0: no flow of it is carried here. One store by the switch revokes. */
-	__u64 epoch;
+	__u64 unused[3];
 };
 
 /* One direction of a flow, as its packets show it. */
@@ -62,13 +75,18 @@ struct flow {
 	__u16 target_port;
 	__u32 direct; /* frames go straight to the target */
 	/* --- */
-	__u32 mark; /* of the last frame that went up */
-	__u32 mark_frames; /* in so many segments */
+	__u32 mark; /* of the last frame that went up with one; rows begin anywhere, and it goes on when all begins anew */
+	__u32 mark_frames; /* in so many segments; 0: none went up since it began anew */
 	__u32 echo; /* the mark of the last one that came back */
 	__u32 echo_frames;
 	__u64 echo_ns;
 	__u64 hold_ns; /* until then what the budget refuses is refused on, so that the way through userspace runs empty */
 	__u64 unused[4];
+};
+
+/* Rows whose keys have these bits of the hash in common. */
+struct bucket {
+	__u32 entry[BUCKET_ENTRIES];
 };
 
 /* Per CPU: row cpu * SHORTCUTS_MAX + slot. */
@@ -92,6 +110,9 @@ struct spent {
 struct settings {
 	__u32 workers;
 	__u32 trunk_ifindex[WORKERS_MAX]; /* near ends */
+	__u32 zero;
+	/* Of the shortcut's hash. Random; as old as the maps. */
+	__u64 seeds[SEEDS];
 };
 
 /*

@@ -5,36 +5,21 @@
 //! (without it the far ends lead nowhere, which is what is wanted).
 
 use super::maps::{
-    PORT_COUNTERS, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QUEUE_DIRECT, QueueKey, Rounds, Settings,
-    WORKERS_MAX, XSKS_MAX,
+    PORT_COUNTERS, PORT_GUESSES, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QUEUE_DIRECT, QueueKey, Rounds,
+    Settings, WORKERS_MAX, XSKS_MAX,
 };
-use super::shortcut::{SHORTCUTS_MAX, Table};
+use super::pins;
+use super::shortcut::{Seeds, Table};
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, tc};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, tc};
 use penstock_api::{DropReason, PortId, WorkerId};
+use std::collections::HashSet;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
-
-const MAPS: [&str; 12] = [
-    "PORTS",
-    "PORT_BY_IFINDEX",
-    "SETTINGS",
-    "ROUNDS",
-    "SPENT",
-    "QUEUES",
-    "XSKS",
-    "PORT_COUNTS",
-    "QUEUE_COUNTS",
-    "SHORTCUTS",
-    "FLOWS",
-    "CARRIED",
-];
 
 /// The directory of the pinned links, beside the maps. Each is named after its interface.
 const LINKS: &str = "links";
@@ -121,9 +106,14 @@ pub struct Programs {
     tc_filters: bool,
     /// Why a filter was attached although links were wanted.
     tcx_refused: Option<String>,
+    /// Maps that another version left and that could not be taken up.
+    replaced: Vec<&'static str>,
+    /// Interfaces that have a filter of ours since then.
+    renewed: HashSet<String>,
     shortcut: Option<Table>,
     ports: Array<MapData, PortEntry>,
     port_by_ifindex: HashMap<MapData, u32, u32>,
+    port_by_guess: Array<MapData, u32>,
     settings: Array<MapData, Settings>,
     queues: HashMap<MapData, QueueKey, u32>,
     xsks: XskMap<MapData>,
@@ -145,12 +135,8 @@ impl Programs {
         std::fs::create_dir_all(&links)
             .map_err(|e| BpfError::PinDirectory(links.display().to_string(), e))?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
-        let mut loader = EbpfLoader::new();
-        loader.map_max_entries("CARRIED", (cpus * SHORTCUTS_MAX) as u32);
-        for map in MAPS {
-            loader.map_pin_path(map, pins.join(map));
-        }
-        let mut ebpf = loader.load(OBJECT)?;
+        let replaced = pins::remove_strangers(pins, cpus)?;
+        let mut ebpf = pins::load_over(pins, cpus)?;
         for program in [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk] {
             let name = program.name();
             classifier(&mut ebpf, name)?
@@ -161,17 +147,20 @@ impl Programs {
             let name = program.name();
             xdp(&mut ebpf, program)?.load().map_err(|error| BpfError::Program { program: name, error })?;
         }
-        let shortcut = shortcut(&mut ebpf, cpus)?;
         macro_rules! map {
             ($name:literal, $kind:ty) => {
                 <$kind>::try_from(ebpf.take_map($name).expect("the object has this map"))
                     .map_err(|error| BpfError::Map { map: $name, error })?
             };
         }
+        let mut settings = map!("SETTINGS", Array<MapData, Settings>);
+        let seeds = seeds(&mut settings)?;
+        let shortcut = shortcut(&ebpf, cpus, seeds)?;
         Ok(Programs {
             ports: map!("PORTS", Array<MapData, PortEntry>),
             port_by_ifindex: map!("PORT_BY_IFINDEX", HashMap<MapData, u32, u32>),
-            settings: map!("SETTINGS", Array<MapData, Settings>),
+            port_by_guess: map!("PORT_BY_GUESS", Array<MapData, u32>),
+            settings,
             queues: map!("QUEUES", HashMap<MapData, QueueKey, u32>),
             xsks: map!("XSKS", XskMap<MapData>),
             port_counts: map!("PORT_COUNTS", PerCpuArray<MapData, u64>),
@@ -180,6 +169,8 @@ impl Programs {
             pins: pins.to_owned(),
             tc_filters,
             tcx_refused: None,
+            replaced,
+            renewed: HashSet::new(),
             shortcut: Some(shortcut),
         })
     }
@@ -219,6 +210,11 @@ impl Programs {
         self.tcx_refused.as_deref()
     }
 
+    /// Maps of another version that had to be replaced: what they held is gone.
+    pub fn replaced(&self) -> &[&'static str] {
+        &self.replaced
+    }
+
     fn attach_tcx(&mut self, program: TcProgram, interface: &str) -> Result<bool, String> {
         if self.tc_filters {
             return Err("filters were asked for".to_owned());
@@ -229,9 +225,9 @@ impl Programs {
         let pin = self.pins.join(LINKS).join(interface);
         let classifier = classifier(&mut self.ebpf, name).map_err(|error| chain(&error))?;
         if let Some(there) = attached.iter().find(|program| program.name_as_str() == Some(name)) {
-            let tag = classifier.info().map_err(|error| chain(&error))?.tag();
-            if there.tag() != tag {
-                // Of another version of the switch. Its link gets ours, and no frame passes in between.
+            let ours = classifier.info().map_err(|error| chain(&error))?;
+            if there.tag() != ours.tag() || maps_of(there) != maps_of(&ours) {
+                // Of another version of the switch, or over its maps. Its link gets ours, and no frame passes in between.
                 replace(classifier, &pin).map_err(|error| {
                     format!("{name}, another version's, is there and cannot be replaced: {error}")
                 })?;
@@ -254,6 +250,10 @@ impl Programs {
     fn attach_filter(&mut self, program: TcProgram, interface: &str) -> Result<bool, String> {
         // An error here means there is one already, or that the next step fails and says why.
         let _ = tc::qdisc_add_clsact(interface);
+        if !self.replaced.is_empty() && self.renewed.insert(interface.to_owned()) {
+            // One over maps that are no more. There is none, perhaps.
+            let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, program.name());
+        }
         let classifier = classifier(&mut self.ebpf, program.name()).map_err(|error| chain(&error))?;
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: FILTER_PRIORITY,
@@ -333,7 +333,9 @@ impl Programs {
     }
 
     pub fn set_settings(&mut self, near_ends: &[u32]) -> Result<(), BpfError> {
-        let mut settings = Settings { workers: near_ends.len() as u32, ..Settings::default() };
+        let old = self.settings.get(&0, 0).unwrap_or_default();
+        let mut settings =
+            Settings { workers: near_ends.len() as u32, seeds: old.seeds, ..Settings::default() };
         settings.trunk_ifindex[..near_ends.len()].copy_from_slice(near_ends);
         self.settings.set(0, settings, 0).map_err(|error| BpfError::Map { map: "SETTINGS", error })
     }
@@ -347,7 +349,11 @@ impl Programs {
         self.ports.set(id.0.into(), entry, 0).map_err(|error| BpfError::Map { map: "PORTS", error })?;
         self.port_by_ifindex
             .insert(entry.ifindex, u32::from(id.0), 0)
-            .map_err(|error| BpfError::Map { map: "PORT_BY_IFINDEX", error })
+            .map_err(|error| BpfError::Map { map: "PORT_BY_IFINDEX", error })?;
+        // Whose it was is found in the other map from now on.
+        self.port_by_guess
+            .set(entry.ifindex % PORT_GUESSES, u32::from(id.0), 0)
+            .map_err(|error| BpfError::Map { map: "PORT_BY_GUESS", error })
     }
 
     /// Forgets a port. Nothing of it there is fine.
@@ -451,14 +457,55 @@ impl Programs {
     }
 }
 
-fn shortcut(ebpf: &mut Ebpf, cpus: usize) -> Result<Table, BpfError> {
-    let index = ebpf.take_map("SHORTCUTS").expect("the object has this map");
-    let index = HashMap::try_from(index).map_err(|error| BpfError::Map { map: "SHORTCUTS", error })?;
+fn maps_of(program: &ProgramInfo) -> Option<Vec<u32>> {
+    program.map_ids().ok()?
+}
+
+/// The seeds of the shortcut's hash: as old as the maps.
+fn seeds(settings: &mut Array<MapData, Settings>) -> Result<Seeds, BpfError> {
+    let failed = |error| BpfError::Map { map: "SETTINGS", error };
+    let mut all = settings.get(&0, 0).map_err(failed)?;
+    if all.seeds == Seeds::default() {
+        all.seeds = Seeds::random();
+        settings.set(0, all, 0).map_err(failed)?;
+    }
+    Ok(all.seeds)
+}
+
+fn shortcut(ebpf: &Ebpf, cpus: usize, seeds: Seeds) -> Result<Table, BpfError> {
     let fd = |name: &str| match ebpf.map(name) {
         Some(Map::Array(map)) => map.fd(),
         _ => unreachable!("the object has this map"),
     };
-    Table::map(fd("PORTS"), fd("FLOWS"), fd("CARRIED"), cpus, index).map_err(BpfError::Shortcut)
+    Table::map(fd("PORTS"), fd("FLOWS"), fd("CARRIED"), fd("SHORTCUTS"), cpus, seeds)
+        .map_err(BpfError::Shortcut)
+}
+
+#[cfg(test)]
+impl Programs {
+    /// Has the kernel run a tc program on a frame, so many times over, and sends it nowhere: what the program said, what it made of the
+    /// frame, and the nanoseconds of one time. `context`: a `struct __sk_buff`.
+    pub(crate) fn try_out(
+        &mut self,
+        program: TcProgram,
+        frame: &[u8],
+        context: &[u8],
+        repeat: u32,
+    ) -> (u32, Vec<u8>, u128) {
+        use aya::programs::{TestRun, TestRunOptions};
+        let mut out = vec![0; frame.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let classifier = classifier(&mut self.ebpf, program.name()).expect("a program of ours");
+        let result = classifier.test_run(options).expect("the kernel can run programs by themselves");
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out, result.duration.as_nanos())
+    }
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, BpfError> {

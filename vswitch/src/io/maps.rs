@@ -1,6 +1,7 @@
 //! The layouts shared with the programs (`bpf/penstock.h`), and the one map that is memory: the rounds.
 #![allow(unsafe_code)]
 
+use super::shortcut::Seeds;
 use penstock_api::WorkerId;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub const WORKERS_MAX: usize = 16;
 pub const PORTS_MAX: usize = 1024;
+pub const PORT_GUESSES: u32 = 4096;
 pub const PORT_ADDRESSES_MAX: usize = 4;
 /// Slots of the socket map: workers' trunks, direct ports, and the last for counting what is for none.
 pub const XSKS_MAX: usize = 64;
@@ -19,6 +21,8 @@ pub const QUEUE_DIRECT: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct PortEntry {
+    /// See [`Epochs`](super::shortcut::Epochs), whose it is.
+    pub epoch: u64,
     pub ifindex: u32,
     pub mtu: u32,
     pub mac: [u8; 6],
@@ -26,8 +30,7 @@ pub struct PortEntry {
     pub v6_len: u8,
     pub v4: [[u8; 4]; PORT_ADDRESSES_MAX],
     pub v6: [[u8; 16]; PORT_ADDRESSES_MAX],
-    /// See [`Epochs`](super::shortcut::Epochs), whose it is.
-    pub epoch: u64,
+    pub(super) unused: [u64; 3],
 }
 
 /// `struct settings`.
@@ -36,6 +39,9 @@ pub struct PortEntry {
 pub struct Settings {
     pub workers: u32,
     pub trunk_ifindex: [u32; WORKERS_MAX],
+    pub(super) zero: u32,
+    /// Of the shortcut's hash.
+    pub seeds: Seeds,
 }
 
 /// `struct queue_key`.
@@ -120,8 +126,8 @@ mod tests {
 
     #[test]
     fn layouts_have_the_sizes_of_the_header() {
-        assert_eq!(size_of::<PortEntry>(), 4 + 4 + 8 + 16 + 64 + 8);
-        assert_eq!(size_of::<Settings>(), 4 + 4 * WORKERS_MAX);
+        assert_eq!(size_of::<PortEntry>(), 128, "whole lines");
+        assert_eq!(size_of::<Settings>(), 4 + 4 * WORKERS_MAX + 4 + 80);
         assert_eq!(size_of::<QueueKey>(), 8);
     }
 

@@ -12,6 +12,7 @@ pub mod device;
 pub mod live;
 pub mod maps;
 pub mod memory;
+mod pins;
 pub mod repeat;
 pub mod ring;
 pub mod setup;

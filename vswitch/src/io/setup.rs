@@ -108,6 +108,13 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
     let near_ends: Vec<u32> = trunks.iter().map(|t| t.near.index).collect();
     programs.set_settings(&near_ends)?;
     configure_host(plan, &mut notes)?;
+    if !programs.replaced().is_empty() {
+        notes.push(format!(
+            "kernel maps left by another version were of another shape ({}) and have been made anew: flows cross workers until they \
+             are handed to the kernel again, and the kernel's counts begin anew",
+            programs.replaced().join(", ")
+        ));
+    }
     if let Some(why) = programs.tcx_refused() {
         notes.push(format!(
             "tc programs are attached as filters, where every frame passes the classifiers' machinery, and not as TCX links, which \

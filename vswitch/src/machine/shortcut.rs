@@ -11,7 +11,7 @@
 use crate::config::Config;
 use crate::flow::{Conntrack, Side};
 use crate::io::maps::PORTS_MAX;
-use crate::io::shortcut::{CarriedFlow, Epoch, SHORTCUTS_MAX, Table};
+use crate::io::shortcut::{CarriedFlow, Epoch, NoRoom, SHORTCUTS_MAX, Table};
 use crate::packet::FlowKey;
 use crate::worker::counters::Counters;
 use crate::worker::mailbox::{Command, Mailbox};
@@ -99,7 +99,23 @@ impl Shortcuts {
         requests: Arc<Requests>,
         tables: &[Conntrack],
     ) -> Shortcuts {
-        let mut shortcuts = Shortcuts {
+        let mut shortcuts = Shortcuts::nothing(config, table, mailboxes, requests);
+        let side_of = |key: &FlowKey| {
+            let table = tables.get(key.owner(tables.len().max(1)))?;
+            table.find(key, table.hash(key)).map(|(_, side)| side)
+        };
+        shortcuts.adopt(&side_of, monotonic_ms());
+        shortcuts
+    }
+
+    /// Before anything is taken up.
+    fn nothing(
+        config: &Config,
+        table: Table,
+        mailboxes: Vec<Arc<Mailbox>>,
+        requests: Arc<Requests>,
+    ) -> Shortcuts {
+        Shortcuts {
             table,
             rows: vec![None; SHORTCUTS_MAX],
             by_key: HashMap::new(),
@@ -115,23 +131,16 @@ impl Shortcuts {
             overflow: 0,
             frames: 0,
             bytes: 0,
-        };
-        let side_of = |key: &FlowKey| {
-            let table = tables.get(key.owner(tables.len().max(1)))?;
-            table.find(key, table.hash(key)).map(|(_, side)| side)
-        };
-        shortcuts.adopt(&side_of, monotonic_ms());
-        shortcuts
+        }
     }
 
     /// Keeps rows of flows that are known.
     fn adopt(&mut self, side_of: &dyn Fn(&FlowKey) -> Option<Side>, now_ms: u64) {
-        let indexed: HashMap<FlowKey, u32> = self.table.indexed().into_iter().collect();
         for slot in (0..SHORTCUTS_MAX as u32).rev() {
             let flow = self.table.get(slot);
             let side = flow.and_then(|flow| side_of(&flow.key));
             match (flow, side) {
-                (Some(flow), Some(side)) if self.is_on && indexed.get(&flow.key) == Some(&slot) => {
+                (Some(flow), Some(side)) if self.is_on && self.table.is_indexed(slot, &flow.key) => {
                     let (frames, bytes) = self.table.carried(slot);
                     let is_reply = side == Side::Reply;
                     self.enter(slot, Row { flow, is_reply, frames, bytes, changed_ms: now_ms });
@@ -147,11 +156,7 @@ impl Shortcuts {
                 }
             }
         }
-        for (key, slot) in indexed {
-            if self.by_key.get(&key) != Some(&slot) {
-                self.table.unindex(&key);
-            }
-        }
+        self.table.unindex(|slot, key| self.by_key.get(key) == Some(&slot));
         if !self.is_on {
             for port in 0..PORTS_MAX {
                 self.table.epochs.set(PortId(port as u16), Epoch::NONE);
@@ -202,8 +207,7 @@ impl Shortcuts {
                 self.installed += 1;
                 self.enter(slot, Row { flow, is_reply, frames: 0, bytes: 0, changed_ms: now_ms });
             }
-            Err(error) => {
-                tracing::debug!("a flow could not be handed to the kernel: {error}");
+            Err(NoRoom) => {
                 self.overflow += 1;
                 self.free.push(slot);
             }
@@ -407,3 +411,6 @@ pub(super) fn run(shortcuts: &Mutex<Shortcuts>, requests: &Requests, stopping: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,10 +137,15 @@ fn what_an_interface_lets_in_before_the_programs_know_its_port_is_dropped_and_co
     let end = host_end(&lab, &web);
     let netns = Netns::open(lab.instance().netns()).unwrap();
     let ifindex = Netlink::open_in(&netns).unwrap().existing(&end).unwrap().index;
-    let map = lab.instance().bpf_dir().join("PORT_BY_IFINDEX").display().to_string();
-    let key = ifindex.to_le_bytes().map(|byte| byte.to_string());
-    let command = ["bpftool", "map", "delete", "pinned", &map, "key"];
+    let map = |name: &str| lab.instance().bpf_dir().join(name).display().to_string();
+    let octets = |number: u32| number.to_le_bytes().map(|byte| byte.to_string());
+    let (known, guessed) = (map("PORT_BY_IFINDEX"), map("PORT_BY_GUESS"));
+    let (key, place) = (octets(ifindex), octets(ifindex % 4096));
+    let command = ["bpftool", "map", "delete", "pinned", &known, "key"];
     by_hand(lab.host(), &[&command[..], &key.each_ref().map(String::as_str)].concat());
+    let command = ["bpftool", "map", "update", "pinned", &guessed, "key"];
+    let place = place.each_ref().map(String::as_str);
+    by_hand(lab.host(), &[&command[..], &place, &["value", "0", "0", "0", "0"]].concat());
     let count = || {
         let drops = lab.all_drops().unwrap();
         drops

@@ -1,0 +1,101 @@
+//! Maps that outlive the process: pinned by name, and taken up by the next switch if they are of its shape.
+//!
+//! A map of another version would be read as what it is not. One such, and all are made anew: they refer to each other by port and by
+//! row. Programs that are attached still use the old ones, and are replaced as their interfaces are looked at
+//! ([`Programs::attach_tc`](super::bpf::Programs::attach_tc)).
+
+use super::bpf::BpfError;
+use super::shortcut::SHORTCUTS_MAX;
+use aya::maps::MapInfo;
+use aya::{Ebpf, EbpfLoader};
+use std::path::Path;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
+
+const MAPS: [&str; 13] = [
+    "PORTS",
+    "PORT_BY_IFINDEX",
+    "PORT_BY_GUESS",
+    "SETTINGS",
+    "ROUNDS",
+    "SPENT",
+    "QUEUES",
+    "XSKS",
+    "PORT_COUNTS",
+    "QUEUE_COUNTS",
+    "SHORTCUTS",
+    "FLOWS",
+    "CARRIED",
+];
+
+/// The programs, over what is pinned here and with new maps for the rest, which are pinned.
+pub(super) fn load_over(pins: &Path, cpus: usize) -> Result<Ebpf, BpfError> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("CARRIED", (cpus * SHORTCUTS_MAX) as u32);
+    for map in MAPS {
+        loader.map_pin_path(map, pins.join(map));
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Takes away the pins of all maps if one of them is not as this version has it: the programs would read it as what it is not.
+pub(super) fn remove_strangers(pins: &Path, cpus: usize) -> Result<Vec<&'static str>, BpfError> {
+    if !MAPS.iter().any(|map| pins.join(map).exists()) {
+        return Ok(Vec::new());
+    }
+    // What this version would make, beside.
+    let beside = pins.join("beside");
+    let failed = |error| BpfError::PinDirectory(beside.display().to_string(), error);
+    let remove = || match std::fs::remove_dir_all(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
+    };
+    remove()?;
+    std::fs::create_dir_all(&beside).map_err(failed)?;
+    let fresh = load_over(&beside, cpus);
+    let is_strange = |map: &&str| {
+        let path = pins.join(map);
+        path.exists() && shape(&path) != shape(&beside.join(map))
+    };
+    let strangers: Vec<_> = MAPS.into_iter().filter(is_strange).collect();
+    remove()?;
+    fresh?;
+    if !strangers.is_empty() {
+        for map in MAPS {
+            let _ = std::fs::remove_file(pins.join(map));
+        }
+    }
+    Ok(strangers)
+}
+
+/// What must agree for a map to be taken up. Fields that change places within a value change the map's name, too.
+fn shape(pin: &Path) -> Option<(u32, u32, u32, u32, u32)> {
+    let info = MapInfo::from_pin(pin).ok()?;
+    let kind = info.map_type().ok()? as u32;
+    Some((kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::bpf::Programs;
+    use std::path::PathBuf;
+
+    #[test]
+    fn maps_of_another_shape_are_replaced_and_those_of_this_version_are_taken_up() {
+        assert!(nix::unistd::geteuid().is_root(), "this test loads programs: run it as root");
+        let pins = PathBuf::from(format!("/sys/fs/bpf/pt-shapes-{}", std::process::id()));
+        std::fs::create_dir_all(&pins).unwrap();
+        let mut other = EbpfLoader::new();
+        for map in MAPS {
+            other.map_pin_path(map, pins.join(map));
+        }
+        drop(other.map_max_entries("FLOWS", 16).load(OBJECT).unwrap());
+        let replaced = |programs: Result<Programs, BpfError>| programs.unwrap().replaced().to_vec();
+        let first = replaced(Programs::load(&pins, false));
+        let second = replaced(Programs::load(&pins, false));
+        std::fs::remove_dir_all(&pins).unwrap();
+        assert!(first.contains(&"FLOWS") && !first.contains(&"PORTS"), "{first:?}");
+        assert!(second.is_empty(), "{second:?}");
+    }
+}

@@ -1,0 +1,64 @@
+//! Random histories of frames, flows, policy, pods and time against a stupid reference, by the real programs and maps.
+//!
+//! The kernel runs `pod` and `trunk` frame by frame (BPF_PROG_TEST_RUN: nothing is sent anywhere), [`Shortcuts`] keeps the maps. The reference
+//! knows no rows, epochs or marks: a frame may pass in the kernel only if the flow is established between who has its addresses
+//! now, policy allows it now, the frame is plain, and nothing of the flow is under way through userspace. What passed must be the
+//! frame a worker would have sent, and be accounted for. Everybody else may be late: workers judge by snapshots of long ago, requests
+//! wait in their queue, counts are read when they are read.
+//!
+//! Needs root. `PENSTOCK_SEED` repeats a run (the seed is printed), `PENSTOCK_STEPS` makes it longer.
+
+mod frames;
+mod world;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use world::World;
+
+const STEPS: usize = 6_000;
+const RUNS: u64 = 4;
+
+/// Runs in a namespace of its own, with what the programs need pinned in a directory of its own.
+fn alone<T: Send>(name: &str, work: impl FnOnce(&std::path::Path) -> T + Send) -> T {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes a network namespace and loads programs: run it as root"
+    );
+    struct Pins(std::path::PathBuf);
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+    let pins = Pins(format!("/sys/fs/bpf/pt-{name}-{}", std::process::id()).into());
+    let alone = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        work(&pins.0)
+    };
+    std::thread::scope(|scope| scope.spawn(alone).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[test]
+fn whatever_happens_the_kernel_carries_only_what_is_allowed_at_that_moment() {
+    let given =
+        std::env::var("PENSTOCK_SEED").ok().map(|seed| seed.parse().expect("PENSTOCK_SEED is a number"));
+    let steps = std::env::var("PENSTOCK_STEPS").map_or(STEPS, |steps| steps.parse().expect("a number"));
+    let first = given.unwrap_or_else(|| rand::random::<u32>().into());
+    let runs = if given.is_some() { 1 } else { RUNS };
+    for seed in first..first + runs {
+        alone("model", |pins| {
+            let mut world = World::new(pins, StdRng::seed_from_u64(seed));
+            for step in 0..steps {
+                if let Err(wrong) = world.step() {
+                    panic!("{wrong}\nstep {step}; what led to it:\n{}\nPENSTOCK_SEED={seed}", world.told());
+                }
+            }
+            if let Err(wrong) = world.balance() {
+                panic!("{wrong}\nat the end; what led to it:\n{}\nPENSTOCK_SEED={seed}", world.told());
+            }
+            eprintln!("seed {seed}: {:?}", world.tally);
+            world.tally.assert_telling(steps);
+        });
+    }
+}
