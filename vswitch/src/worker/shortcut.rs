@@ -107,10 +107,12 @@ impl Engine {
         if self.shortcut.is_none() {
             return;
         }
+        let entry = self.parts.conntrack.entry(flow);
         let ends = matches!(*l4, L4::Tcp { flags, .. } if flags & (tcp::FIN | tcp::RST) != 0);
-        if ends {
+        // The last of a connection that is closed in order is a mere acknowledgement.
+        if ends || entry.state().is_over() {
             self.end_shortcut(flow);
-        } else if self.parts.conntrack.entry(flow).frames(side) % EVERY == FIRST {
+        } else if entry.frames(side) % EVERY == FIRST {
             self.ask_for_shortcut(packet, flow, side, out);
         }
     }

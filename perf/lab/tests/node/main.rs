@@ -6,6 +6,7 @@
 mod answers;
 mod bad_input;
 mod bulk;
+mod carried;
 mod common;
 mod direct;
 mod explained;

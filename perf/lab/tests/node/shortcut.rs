@@ -12,29 +12,29 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-fn with(shortcut: &str, count: u8) -> LabOptions {
+pub(crate) fn with(shortcut: &str, count: u8) -> LabOptions {
     let switch_arguments = vec!["--shortcut".to_owned(), shortcut.to_owned()];
     LabOptions { switch_arguments, ..workers(count) }
 }
 
-fn status(lab: &Lab) -> ShortcutStatus {
+pub(crate) fn status(lab: &Lab) -> ShortcutStatus {
     lab.status().unwrap().shortcut
 }
 
 /// The flow to this port of this address that carried most.
-fn flow_to(lab: &Lab, to: IpAddr, port: u16) -> FlowStatus {
+pub(crate) fn flow_to(lab: &Lab, to: IpAddr, port: u16) -> FlowStatus {
     let flows = lab.flows().unwrap();
     let to_it = flows.into_iter().filter(|flow| flow.destination == to && flow.destination_port == port);
     to_it.max_by_key(|flow| flow.forward_bytes).expect("the flow is known")
 }
 
-fn received_by_workers(lab: &Lab) -> u64 {
+pub(crate) fn received_by_workers(lab: &Lab) -> u64 {
     lab.status().unwrap().workers.iter().map(|worker| worker.rx_frames).sum()
 }
 
 /// Sends with pauses until the flow passes in the kernel.
 #[track_caller]
-fn warm_up(lab: &Lab, socket: &UdpSocket) {
+pub(crate) fn warm_up(lab: &Lab, socket: &UdpSocket) {
     let before = status(lab).frames;
     until("the flow passes in the kernel", || {
         let _ = socket.send(b"warm");
@@ -436,4 +436,29 @@ fn however_often_policy_changes_nothing_passes_once_a_refusal_is_in_force() {
         }
     });
     lab.assert_frames_conserved();
+}
+
+#[test]
+fn a_switch_that_finds_maps_of_another_version_replaces_them_and_pods_stay() {
+    for arguments in [vec![], vec!["--tc-filters".to_owned()]] {
+        let mut options = with("on", 1);
+        options.switch_arguments.extend(arguments);
+        let (lab, web, db) = shop("shapes", options);
+        let socket = udp_socket(&web, db.v4(), UDP);
+        warm_up(&lab, &socket);
+        kill_switch(&lab, Signal::SIGTERM);
+        let pin = lab.instance().bpf_dir().join("FLOWS");
+        std::fs::remove_file(&pin).unwrap();
+        let create = ["bpftool", "map", "create", pin.to_str().unwrap(), "type", "array", "key", "4"];
+        let rest = ["value", "64", "entries", "16", "name", "FLOWS", "flags", "1024"];
+        crate::common::by_hand(lab.host(), &[&create[..], &rest[..]].concat());
+        lab.start_switch().unwrap();
+        let notes = lab.status().unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("another shape (FLOWS)")), "{notes:?}");
+        assert_eq!(web.connect_within(db.v4(), TCP, LONG), Reached);
+        web.listen_tcp(TCP);
+        assert_eq!(db.connect_within(web.v6(), TCP, LONG), Reached);
+        warm_up(&lab, &socket);
+        lab.assert_frames_conserved();
+    }
 }
