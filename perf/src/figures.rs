@@ -130,6 +130,20 @@ pub(crate) struct Document {
     pub(crate) verdicts: Vec<Verdict>,
 }
 
+/// The names of what a [`Document`] has.
+pub(crate) const FIELDS: [&str; 10] = [
+    "command",
+    "machine",
+    "versions",
+    "placement",
+    "method",
+    "subjects",
+    "skipped",
+    "figures",
+    "ratios",
+    "verdicts",
+];
+
 impl Document {
     /// Made before anything is measured.
     pub(crate) fn new(command: &'static str) -> Document {
@@ -209,18 +223,7 @@ mod tests {
     fn a_document_says_of_itself_what_a_reader_asks_of_any() {
         let json = serde_json::to_value(Document::new("any")).unwrap();
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut expected = [
-            "command",
-            "machine",
-            "versions",
-            "placement",
-            "method",
-            "subjects",
-            "skipped",
-            "figures",
-            "ratios",
-            "verdicts",
-        ];
+        let mut expected = FIELDS;
         expected.sort_unstable();
         let mut keys = keys;
         keys.sort_unstable();

@@ -2,6 +2,7 @@
 //! checked; inline, so that it can be sent.
 
 use super::sections::{self, text};
+use crate::figures::FIELDS;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -222,19 +223,8 @@ fn ratios(document: &Value) -> String {
 
 /// What a later tool may have written beside.
 fn others(document: &Value) -> String {
-    const KNOWN: [&str; 10] = [
-        "command",
-        "machine",
-        "versions",
-        "placement",
-        "method",
-        "subjects",
-        "skipped",
-        "figures",
-        "ratios",
-        "verdicts",
-    ];
-    let others = document.as_object().into_iter().flatten().filter(|(key, _)| !KNOWN.contains(&key.as_str()));
+    let others =
+        document.as_object().into_iter().flatten().filter(|(key, _)| !FIELDS.contains(&key.as_str()));
     table(&["other", ""], &others.map(|(key, value)| vec![key.clone(), words(value)]).collect::<Vec<_>>())
 }
 
