@@ -172,3 +172,20 @@ fn unmapped(bytes: [u8; 16], family: u8) -> IpAddr {
         _ => IpAddr::V6(Ipv6Addr::from(bytes)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn the_words_of_the_way_back_are_those_of_the_reversed_key() {
+        let seed = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..10_000 {
+            let key = FlowKey::of_words(&std::array::from_fn(|_| rng.random()));
+            assert_eq!(key.reversed_words(), key.reversed().words(), "{key:?}");
+        }
+    }
+}
