@@ -1,7 +1,7 @@
 //! The switch beside what people use today, on the same kind of veth pairs, the same cores and in the same run.
 //!
-//! Subjects take turns within a round, so that a machine that gets slower slows all of them; the median of the rounds counts,
-//! and only ratios are compared ([`verdict`]). Whoever polls without end is stopped outside its turn. CPU 0 has the load and all
+//! Subjects take turns within a round, every other round in the opposite order, so that a machine that gets slower slows all of
+//! them; the median of the rounds counts, and only ratios are compared, round by round ([`verdict`]). Whoever polls without end is stopped outside its turn. CPU 0 has the load and all
 //! the kernel does for the sending pod, CPU 1 the polling thread; a kernel path has no such thread and does everything on CPU 0.
 //! The pipelines from memory ([`memory`]) take turns on CPU 1.
 
@@ -24,6 +24,8 @@ use anyhow::{Result, ensure};
 use report::Report;
 use seen::Seen;
 use std::path::PathBuf;
+use std::time::Duration;
+use work::Work;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -46,9 +48,9 @@ pub(crate) struct Arguments {
     /// `testpmd`; from memory: `engine`, `ovs-dpdk`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
-    /// Of the work between pods, UDP alone.
-    #[arg(long)]
-    udp_only: bool,
+    /// Of the work between pods, only this.
+    #[arg(long, value_enum, value_name = "WORK", value_delimiter = ',', default_values_t = Work::all())]
+    work: Vec<Work>,
     /// Does everything work? Everything once and briefly; figures mean nothing, and no target is asserted.
     #[arg(long)]
     smoke: bool,
@@ -60,6 +62,10 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    fn transfer_time(&self) -> Duration {
+        Duration::from_millis(self.transfer_ms)
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
@@ -178,6 +184,8 @@ fn between_pods(
                 }
             }
         }
+        // What gets slower or faster from turn to turn does so for each as often as for the others.
+        subjects.0.reverse();
     }
     subjects.0.iter().for_each(|subject| document.add_subject(names::account(&**subject)));
     Ok(())
@@ -191,13 +199,11 @@ fn turn(
     round: &str,
 ) -> Result<()> {
     subject.set_running(true)?;
-    let works: [(&str, work::Measure); 2] = [("UDP", work::udp), ("TCP", work::tcp)];
-    let wanted = if arguments.udp_only { &works[..1] } else { &works[..] };
-    for (what, measure) in wanted {
+    for work in Work::all().into_iter().filter(|work| arguments.work.contains(work)) {
         interrupt::check()?;
-        let said = measure(subject, arguments, seen)?;
+        let said = work.measure(subject, arguments, seen)?;
         let said: Vec<String> = [said, subject.drops()].into_iter().filter(|s| !s.is_empty()).collect();
-        progress.say(&format!("{round}: {what}: {}", said.join("; ")));
+        progress.say(&format!("{round}: {}: {}", work.name(), said.join("; ")));
     }
     subject.set_running(false)
 }

@@ -45,6 +45,22 @@ impl Spread {
     pub(crate) fn by_round(&self, other: &Spread) -> Spread {
         Spread::of(self.samples.iter().zip(&other.samples).map(|(one, other)| one / other).collect())
     }
+
+    /// Where the median of all rounds there could be lies, 19 times in 20, whatever they are distributed like: between two of the
+    /// samples, chosen so that as many tosses of a coin would seldom fall outside. `None`: too few samples to say.
+    pub(crate) fn median_within(&self) -> Option<[f64; 2]> {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (tosses, mut left) = (sorted.len(), 0.025);
+        let mut probability = 0.5_f64.powi(tosses as i32);
+        let mut outside = 0;
+        while outside < tosses / 2 && probability <= left {
+            left -= probability;
+            probability *= (tosses - outside) as f64 / (outside + 1) as f64;
+            outside += 1;
+        }
+        (outside > 0).then(|| [sorted[outside - 1], sorted[tosses - outside]])
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -211,6 +227,16 @@ mod tests {
         assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 900.0));
         assert_eq!(spread.samples, [3.0, 1.0, 2.0, 900.0, 2.5]);
         assert_eq!(Spread::of(vec![7.0]).median, 7.0);
+    }
+
+    #[test]
+    fn where_a_median_lies_is_said_from_six_samples_on_and_closer_with_more() {
+        let within = |samples: u32| Spread::of((1..=samples).map(f64::from).collect()).median_within();
+        assert_eq!(within(5), None);
+        assert_eq!(within(6), Some([1.0, 6.0]));
+        assert_eq!(within(20), Some([6.0, 15.0]), "as in any table of the sign test");
+        assert_eq!(within(100), Some([40.0, 61.0]));
+        assert_eq!(within(0), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From figures to ratios, and from ratios to verdicts: which of them mean something, and which targets they reach.
 
 use super::memory::{self, OVS_DPDK_ACL};
-use super::report::Report;
+use super::report::{Report, Row};
 use super::work::{CONNECTS, P50, P50_FREE, P99, TCP, TCP_8, TCP_FREE, TCP_SHARE, UDP, UDP_SHARE};
 use crate::figures::{Bound, Outcome, Verdict};
 use crate::subjects::{BRIDGE, DIRECT, LOOP, OVS, REDIRECT, SHORTCUT, TESTPMD, USERSPACE};
@@ -84,8 +84,8 @@ fn judge_peers(report: &mut Report) {
                 .rows
                 .iter()
                 .filter(|ours| ours.measurement == row.measurement && ours.subject.starts_with("penstock"));
-            row.ratios =
-                ours.map(|ours| (ours.subject.clone(), ours.rounds.median / row.rounds.median)).collect();
+            let by_round = |ours: &Row| ours.rounds.by_round(&row.rounds).median;
+            row.ratios = ours.map(|ours| (ours.subject.clone(), by_round(ours))).collect();
         }
     }
 }
@@ -168,15 +168,12 @@ fn verdict(report: &Report, target: Target) -> Verdict {
         (None, _) | (_, Some(None)) => Outcome::NotMeasured,
         (Some(_), Some(Some(to))) if !to.is_comparable => Outcome::NotComparable,
         (Some(of), to) => {
-            let value = match to.flatten() {
-                None => of.rounds.median,
-                Some(to) if of.subject == to.subject => of.rounds.by_round(&to.rounds).median,
-                Some(to) => of.rounds.median / to.rounds.median,
-            };
-            return Verdict { aim: target.aim, ..Verdict::of(target.what, value, target.bound) };
+            let value = to.flatten().map_or_else(|| of.rounds.clone(), |to| of.rounds.by_round(&to.rounds));
+            let verdict = Verdict::of(target.what, value.median, target.bound);
+            return Verdict { aim: target.aim, within: value.median_within(), ..verdict };
         }
     };
-    Verdict { what: target.what, target: target.bound, aim: target.aim, value: None, outcome }
+    Verdict { what: target.what, target: target.bound, aim: target.aim, value: None, within: None, outcome }
 }
 
 #[cfg(test)]

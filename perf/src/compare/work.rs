@@ -31,8 +31,52 @@ pub(super) fn is_free(measurement: &str) -> bool {
     matches!(measurement, TCP_FREE | TCP_8 | P50_FREE)
 }
 
-/// One turn of one subject. Returns what is worth saying about it.
-pub(super) type Measure = fn(&dyn Subject, &Arguments, &mut Seen) -> Result<String>;
+/// What a subject is given in its turn, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Work {
+    /// Frames of 64 bytes
+    Udp,
+    /// One TCP stream, both ends on the load's CPU
+    Stream,
+    /// One and eight, wherever the scheduler likes
+    Streams,
+    /// Questions on one connection
+    Requests,
+    /// Connections that ask one question
+    Connections,
+}
+
+impl Work {
+    pub(super) fn all() -> Vec<Work> {
+        <Work as clap::ValueEnum>::value_variants().to_vec()
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Work::Udp => "UDP",
+            Work::Stream => "stream",
+            Work::Streams => "streams",
+            Work::Requests => "requests",
+            Work::Connections => "connections",
+        }
+    }
+
+    /// Returns what is worth saying about it.
+    pub(super) fn measure(
+        self,
+        subject: &dyn Subject,
+        arguments: &Arguments,
+        seen: &mut Seen,
+    ) -> Result<String> {
+        match self {
+            Work::Udp => udp(subject, arguments, seen),
+            Work::Stream => stream(subject, arguments, seen),
+            Work::Streams => streams(subject, arguments, seen),
+            Work::Requests => requests(subject, arguments, seen),
+            Work::Connections => connections(subject, arguments, seen),
+        }
+    }
+}
 
 /// TCP ports that have to be open.
 pub(super) fn ports() -> Vec<u16> {
@@ -44,7 +88,7 @@ pub(super) fn prepare(subject: &dyn Subject) {
     subject.places()[1].listen_tcp(ECHO_PORT);
 }
 
-pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
     let [from, to] = subject.places();
     // Neighbours are found, and the path is shown to work, before anything is measured.
     from.round_trips(to.v4(), ECHO_PORT, 10).context("the pods cannot talk")?;
@@ -91,37 +135,50 @@ pub(super) fn udp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen)
     Ok(said)
 }
 
-pub(super) fn tcp(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+fn stream(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
     let [from, to] = subject.places();
-    let time = Duration::from_millis(arguments.transfer_ms);
-    let name = subject.name();
     let before = subject.sent_by_userspace()?;
-    let pinned = on_cpu(LOAD_CPU, || transfer(from, to, 1, time))?;
+    let pinned = on_cpu(LOAD_CPU, || transfer(from, to, 1, arguments.transfer_time()))?;
     share_of_transfer(subject, before, &pinned, seen)?;
-    let free = transfer(from, to, 1, time)?;
-    let eight = transfer(from, to, STREAMS, time)?;
-    for (what, transfer) in [(TCP, &pinned), (TCP_FREE, &free), (TCP_8, &eight)] {
-        seen.add(what, name, transfer.gigabits);
-    }
-    // What the transfers left behind in queues and settings is gone by then.
-    std::thread::sleep(Duration::from_millis(200));
-    interrupt::check()?;
-    let asked = on_cpu(LOAD_CPU, || tcp::questions(from, to, Until::Asked(arguments.questions)))?;
+    seen.add(TCP, subject.name(), pinned.gigabits);
+    settle();
+    Ok(format!("{:.2} Gb/s", pinned.gigabits))
+}
+
+fn streams(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    let one = transfer(from, to, 1, arguments.transfer_time())?.gigabits;
+    let eight = transfer(from, to, STREAMS, arguments.transfer_time())?.gigabits;
+    seen.add(TCP_FREE, subject.name(), one);
+    seen.add(TCP_8, subject.name(), eight);
+    settle();
+    Ok(format!("one {one:.2} Gb/s, eight {eight:.2}"))
+}
+
+fn requests(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    let count = Until::Asked(arguments.questions);
+    let asked = on_cpu(LOAD_CPU, || tcp::questions(from, to, count))?;
     let us = |quantile| asked.times.value_at_quantile(quantile) as f64 / 1e3;
-    seen.add(P50, name, us(0.5));
-    seen.add(P99, name, us(0.99));
+    seen.add(P50, subject.name(), us(0.5));
+    seen.add(P99, subject.name(), us(0.99));
     interrupt::check()?;
-    let unpinned = tcp::questions(from, to, Until::Asked(arguments.questions))?;
-    seen.add(P50_FREE, name, unpinned.times.value_at_quantile(0.5) as f64 / 1e3);
-    let connects = on_cpu(LOAD_CPU, || tcp::connections(from, to, 1, time / 3))?.per_second();
-    seen.add(CONNECTS, name, connects);
-    Ok(format!(
-        "{:.2} Gb/s, CPUs free {:.2}, 8 streams {:.2}; request {:.0} us; {connects:.0} connections/s",
-        pinned.gigabits,
-        free.gigabits,
-        eight.gigabits,
-        us(0.5)
-    ))
+    let free = tcp::questions(from, to, count)?.times.value_at_quantile(0.5) as f64 / 1e3;
+    seen.add(P50_FREE, subject.name(), free);
+    Ok(format!("{:.1} us, CPUs free {free:.1}", us(0.5)))
+}
+
+fn connections(subject: &dyn Subject, arguments: &Arguments, seen: &mut Seen) -> Result<String> {
+    let [from, to] = subject.places();
+    let time = arguments.transfer_time() / 3;
+    let made = on_cpu(LOAD_CPU, || tcp::connections(from, to, 1, time))?.per_second();
+    seen.add(CONNECTS, subject.name(), made);
+    Ok(format!("{made:.0} connections/s"))
+}
+
+/// What transfers leave behind in queues and settings is gone by then.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(200));
 }
 
 struct Transferred {

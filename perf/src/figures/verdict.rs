@@ -58,6 +58,9 @@ pub(crate) struct Verdict {
     /// What is hoped for beyond the target.
     pub(crate) aim: Option<f64>,
     pub(crate) value: Option<f64>,
+    /// Where the value would lie, 19 times in 20, had there been no end of rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) within: Option<[f64; 2]>,
     pub(crate) outcome: Outcome,
 }
 
@@ -70,7 +73,7 @@ impl Verdict {
             false => Outcome::NotMeasured,
         };
         let value = Some(value).filter(|value| value.is_finite());
-        Verdict { what: what.into(), target, aim: None, value, outcome }
+        Verdict { what: what.into(), target, aim: None, value, within: None, outcome }
     }
 
     pub(crate) fn is_missed(&self) -> bool {
@@ -79,7 +82,8 @@ impl Verdict {
 
     pub(crate) fn words(&self) -> String {
         let target = self.target.words();
-        let value = self.value.map_or_else(String::new, |value| format!("{value:.2}, "));
+        let within = self.within.map_or_else(String::new, |[from, to]| format!(" ({from:.2}-{to:.2})"));
+        let value = self.value.map_or_else(String::new, |value| format!("{value:.2}{within}, "));
         match self.outcome {
             Outcome::Reached => format!("{value}{target}: reached"),
             Outcome::Missed => format!("{value}{target}: missed"),
