@@ -22,6 +22,8 @@ use penstock_api::message::ShortcutStatus;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{iter, thread};
 
 /// How often rows are read.
 const SWEEP_MS: u64 = 250;
@@ -31,6 +33,8 @@ const IDLE_MS: u64 = 10_000;
 const REST_MS: u64 = 1_000;
 /// Requests dealt with before others get the lock.
 const BATCH: usize = 64;
+/// After requests. Others gather meanwhile, and their workers wake nobody.
+const PAUSE: Duration = Duration::from_millis(1);
 /// A port may have this share of all rows by the flows it opened.
 const SHARE: usize = 2;
 /// Flows of which a worker is told at once.
@@ -237,50 +241,54 @@ impl Shortcuts {
         }
     }
 
-    fn slots_where(&self, wanted: impl Fn(&CarriedFlow) -> bool) -> Vec<u32> {
-        let of = |row: &Option<Row>| row.as_ref().is_some_and(|row| wanted(&row.flow));
-        (0..).zip(&self.rows).filter(|(_, row)| of(row)).map(|(slot, _)| slot).collect()
+    /// Rows in use: their index knows them, and it is short where few are. A walk through all of [`Shortcuts::rows`] would sweep the
+    /// processor's caches clean four times a second.
+    fn slots_where(&self, wanted: impl Fn(&Row) -> bool) -> Vec<u32> {
+        let of = |slot: &u32| self.rows[*slot as usize].as_ref().is_some_and(&wanted);
+        self.by_key.values().copied().filter(of).collect()
     }
 
     /// Reads every row into the ports' counters. Returns the flows that were not silent.
     fn read(&mut self, now_ms: u64) -> Vec<Carried> {
         let mut alive = Vec::new();
-        let resting = self.resting.iter_mut().map(|resting| (resting.slot, &mut resting.row, true));
-        let rows = (0..).zip(&mut self.rows).filter_map(|(slot, row)| Some((slot, row.as_mut()?, false)));
-        for (slot, row, rests) in rows.chain(resting) {
+        let mut more = (0, 0);
+        let mut read = |slot: u32, row: &mut Row| {
             let (frames, bytes) = self.table.carried(slot);
             if frames == row.frames {
-                continue;
+                return false;
             }
             let (more_frames, more_bytes) = (frames.wrapping_sub(row.frames), bytes.wrapping_sub(row.bytes));
             (row.frames, row.bytes, row.changed_ms) = (frames, bytes, now_ms);
-            self.frames += more_frames;
-            self.bytes += more_bytes;
+            more = (more.0 + more_frames, more.1 + more_bytes);
             let source = self.counters.port(row.flow.source);
             source.rx_frames.add(more_frames);
             source.rx_bytes.add(more_bytes);
             let target = self.counters.port(row.flow.target);
             target.tx_frames.add(more_frames);
             target.tx_bytes.add(more_bytes);
-            if !rests {
+            true
+        };
+        for &slot in self.by_key.values() {
+            if let Some(row) = &mut self.rows[slot as usize]
+                && read(slot, row)
+            {
                 alive.push(Carried { key: row.flow.key, frames: 0, bytes: 0 });
             }
         }
+        for resting in &mut self.resting {
+            read(resting.slot, &mut resting.row);
+        }
+        self.frames += more.0;
+        self.bytes += more.1;
         alive
     }
 
     fn sweep(&mut self, now_ms: u64) {
         let alive = self.read(now_ms);
         self.tell(alive);
-        let gone: Vec<u32> = (0..)
-            .zip(&self.rows)
-            .filter_map(|(slot, row)| Some((slot, row.as_ref()?)))
-            .filter(|(_, row)| {
-                now_ms.saturating_sub(row.changed_ms) >= IDLE_MS || !self.is_current(&row.flow)
-            })
-            .map(|(slot, _)| slot)
-            .collect();
-        self.leave_all(gone, now_ms);
+        let is_gone =
+            |row: &Row| now_ms.saturating_sub(row.changed_ms) >= IDLE_MS || !self.is_current(&row.flow);
+        self.leave_all(self.slots_where(is_gone), now_ms);
         self.end_rests(now_ms);
     }
 
@@ -331,7 +339,7 @@ impl Shortcuts {
             }
         }
         if begins {
-            let stale = self.slots_where(|flow| !self.is_current(flow));
+            let stale = self.slots_where(|row| !self.is_current(&row.flow));
             self.leave_all(stale, now_ms);
             for &(port, epoch) in epochs {
                 self.table.epochs.set(port, if self.is_on { epoch } else { Epoch::NONE });
@@ -345,21 +353,18 @@ impl Shortcuts {
 
     /// Of what an earlier process left, keeps what the caller would allow now.
     pub(crate) fn keep(&mut self, is_allowed: &mut dyn FnMut(&CarriedFlow) -> bool) {
-        let mut doomed = Vec::new();
-        for (slot, row) in (0..).zip(&self.rows) {
-            if let Some(row) = row
-                && !(self.is_current(&row.flow) && is_allowed(&row.first()))
-            {
-                doomed.push(slot);
-            }
-        }
+        let mut doomed = self.slots_where(|_| true);
+        doomed.retain(|slot| {
+            let row = self.rows[*slot as usize].as_ref();
+            row.is_some_and(|row| !(self.is_current(&row.flow) && is_allowed(&row.first())))
+        });
         self.leave_all(doomed, monotonic_ms());
     }
 
     /// What was carried of each flow and is not in its worker's account.
     pub(crate) fn uncredited(&self) -> HashMap<FlowKey, (u64, u64)> {
         let mut flows: HashMap<FlowKey, (u64, u64)> = HashMap::new();
-        let rows = (0..).zip(&self.rows).filter_map(|(slot, row)| Some((slot, row.as_ref()?.flow.key)));
+        let rows = self.by_key.iter().map(|(key, slot)| (*slot, *key));
         let resting = self.resting.iter().map(|resting| (resting.slot, resting.row.flow.key));
         for (slot, key) in rows.chain(resting) {
             let (frames, bytes) = self.table.carried(slot);
@@ -401,13 +406,17 @@ pub(super) fn run(shortcuts: &Mutex<Shortcuts>, requests: &Requests, stopping: &
         requests.wait(wait_ms as u16);
         let mut shortcuts = lock(shortcuts);
         let now_ms = monotonic_ms();
-        for _ in 0..BATCH {
-            let Some(request) = requests.pop() else { break };
-            shortcuts.obey(request, now_ms);
-        }
+        let obeyed = iter::from_fn(|| requests.pop())
+            .take(BATCH)
+            .map(|request| shortcuts.obey(request, now_ms))
+            .count();
         if now_ms >= next_sweep_ms {
             shortcuts.sweep(now_ms);
             next_sweep_ms = now_ms + SWEEP_MS;
+        }
+        drop(shortcuts);
+        if (1..BATCH).contains(&obeyed) {
+            thread::sleep(PAUSE);
         }
     }
 }

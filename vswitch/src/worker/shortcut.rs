@@ -19,9 +19,10 @@ use penstock_api::artefact::protocol;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Frames of one direction between two requests, and the first that makes one.
+/// Frames of one direction between two requests, and the first that makes one: a connection that carries a question and its answer
+/// never gets there, and what it would cost to carry it pays for nothing. What has bulk to send does with its first window.
 const EVERY: u64 = 64;
-const FIRST: u64 = 3;
+const FIRST: u64 = 8;
 /// Frames of UDP without an answer after which it is a stream.
 const STREAM_FRAMES: u64 = 64;
 
@@ -120,7 +121,10 @@ impl Engine {
     #[cold]
     fn end_shortcut(&mut self, flow: FlowId) {
         let entry = self.parts.conntrack.entry(flow);
-        if entry.state().is_over()
+        // Who never asked has nothing to take back.
+        let has_asked = entry.frames(Side::Forward).max(entry.frames(Side::Reply)) >= FIRST;
+        if has_asked
+            && entry.state().is_over()
             && let Some(requests) = &self.shortcut
         {
             requests.push(Request::Leave(entry.key()));
