@@ -4,9 +4,10 @@
  *   pod host end --tc ingress: pod--> trunk near end ==veth==> far end --XDP: queue--> AF_XDP socket
  *   AF_XDP socket --> far end ==veth==> near end --tc ingress: trunk--> into the pod (redirect_peer)
  *   a flow that the switch handed over: pod host end --tc ingress: pod--> into the other pod (redirect_peer)
+ *     or, marked, to penstock0's outer end (redirect_peer) --tc ingress: outer--> NIC of a direct port
  *
- * Every interface here lives in a namespace that routes nothing: a frame that no program takes goes nowhere, and so does
- * every frame when a program is removed.
+ * Every interface here but penstock0's outer end and the NICs lives in a namespace that routes nothing: a frame that no program
+ * takes goes nowhere, and so does every frame when a program is removed.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -250,8 +251,8 @@ static __always_inline struct port *target_of(const struct flow *flow, __u32 por
 }
 
 /* The frame goes where the flow leads, as the worker would have sent it; or not at all, untouched: -1. */
-static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct port *target, const struct plain *plain,
-				 __u32 frames)
+static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct port *target, __u32 target_id,
+				 const struct plain *plain, __u32 frames)
 {
 	__u32 row = bpf_get_smp_processor_id() * SHORTCUTS_MAX + slot;
 	struct carried *carried = bpf_map_lookup_elem(&CARRIED, &row);
@@ -279,6 +280,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct
 	carried->frames += frames;
 	/* As many bytes as these segments have on a trunk. */
 	carried->bytes += skb->len + (__u64)(frames - 1) * plain->headers;
+	if (target->flags & PORT_DIRECT)
+		skb->mark = MARK_TO_DIRECT | target_id;
 	return bpf_redirect_peer(target->ifindex, 0);
 }
 
@@ -403,7 +406,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		} else if (flow->direct || is_drained(flow)) {
 			if (!flow->direct)
 				flow->direct = 1;
-			int action = carry(skb, slot, target, &plain, frames);
+			int action = carry(skb, slot, target, flow->target_port, &plain, frames);
 			if (action >= 0)
 				return action;
 			flow = NULL;
@@ -518,7 +521,7 @@ int trunk(struct __sk_buff *skb)
 		mark = (__u32)(eth->h_dest[3] >> 2) << 8 | eth->h_dest[5];
 	}
 	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
-	if (!port || !port->ifindex) {
+	if (!port || !port->ifindex || port->flags & PORT_DIRECT) {
 		count_queue(0, QUEUE_BAD_TAG, frames);
 		return TC_ACT_SHOT;
 	}
@@ -532,6 +535,21 @@ int trunk(struct __sk_buff *skb)
 	__builtin_memcpy(eth->h_dest, port->mac, ETH_ALEN);
 	count_port(port_id, PORT_DELIVERED, frames);
 	return bpf_redirect_peer(port->ifindex, 0);
+}
+
+/* At penstock0's outer end: what `pod` sends to a NIC. Everything else is for the host. */
+SEC("classifier")
+int outer(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark, port_id = mark & MARK_PORT;
+	if ((mark & ~MARK_PORT) != MARK_TO_DIRECT)
+		return TC_ACT_UNSPEC;
+	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
+	const struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
+	if (!port || !(port->flags & PORT_DIRECT) || !port->nic)
+		return drop_unknown(frames);
+	skb->mark = 0;
+	return bpf_redirect(port->nic, 0);
 }
 
 /* Unlike libxdp's stock program this one drops when nobody listens. */

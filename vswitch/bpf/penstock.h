@@ -43,15 +43,29 @@
 struct port {
 	/* Endpoint and revision of its policy; 0: no flow of it is carried here. One store by the switch revokes. */
 	__u64 epoch;
-	__u32 ifindex; /* of the host end; 0: no such port */
-	__u32 mtu;
+	__u32 ifindex; /* of the host end; of a direct port, whence its frames leave for the host's namespace; 0: no such port */
+	__u16 mtu;
+	__u16 flags;
 	__u8 mac[6]; /* of the far side */
 	__u8 v4_len;
 	__u8 v6_len;
 	__u32 v4[PORT_ADDRESSES_MAX]; /* network order */
 	__u32 v6[PORT_ADDRESSES_MAX][4];
-	__u64 unused[3];
+	__u32 nic; /* of a direct port: its interface, in the host's namespace */
+	__u32 zero;
+	__u64 unused[2];
 };
+
+/* The port is an interface of the host's namespace, with a socket of its own. */
+#define PORT_DIRECT 1
+
+/*
+ * In the upper bits of skb->mark, with the port below: a frame of the shortcut that one program sends to another in the other
+ * namespace, by bpf_redirect_peer. Whatever else crosses between namespaces has its mark taken away by the kernel, so nobody in a
+ * pod or on the host can write one.
+ */
+#define MARK_TO_DIRECT 0x50440000u
+#define MARK_PORT (PORTS_MAX - 1)
 
 /* One direction of a flow, as its packets show it. */
 struct flow_key {

@@ -4,6 +4,7 @@
 //! first snapshot in their mailboxes. [`Machine`] is the kernel side the server speaks to.
 
 mod bulk;
+mod direct;
 mod shortcut;
 mod sockets;
 mod tables;
@@ -78,6 +79,8 @@ pub struct Machine {
     #[expect(dead_code, reason = "held, not used")]
     receptions: Vec<OwnedFd>,
     bulk_ports: Arc<[BulkPort]>,
+    /// `penstock0`.
+    host_interface: String,
     ports: Vec<PortId>,
     counters: Vec<Arc<Counters>>,
     shortcuts: Arc<Mutex<Shortcuts>>,
@@ -158,6 +161,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
     let rounds = Arc::new(programs.rounds()?);
     let mut programs = programs;
     let table = programs.take_shortcut().expect("nobody took it before");
+    let rows = table.rows();
     let requests = Arc::new(Requests::new().map_err(MachineError::Thread)?);
     let programs = Arc::new(Mutex::new(programs));
     let sockets: Sockets = Arc::new((0..XSKS_MAX).map(|_| AtomicI32::new(-1)).collect());
@@ -224,7 +228,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
             handover: handover.clone(),
         });
         if builder.config.shortcut == Shortcut::On {
-            engine.set_shortcut(Some(Arc::clone(&requests)));
+            engine.set_shortcut(Arc::clone(&requests), Arc::clone(&rows));
         }
         let run = RunConfig {
             idle: match builder.config.polling {
@@ -259,6 +263,7 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         sockets,
         receptions,
         bulk_ports,
+        host_interface: config.instance.host_interface(),
         ports: Vec::new(),
         counters: counters.clone(),
         shortcuts: Arc::clone(&shortcuts),
@@ -432,6 +437,10 @@ impl Kernel for Machine {
         drops.push((None, DropReason::Interface, refused(&self.bulk_ports)));
         drops.retain(|(_, _, frames)| *frames > 0);
         drops
+    }
+
+    fn set_direct(&mut self, ports: &[(PortRecord, String)]) {
+        direct::set(self, ports);
     }
 
     fn devices(&self, worker: WorkerId) -> Vec<DeviceStatus> {

@@ -243,7 +243,7 @@ pub struct Status {
 }
 
 /// Flows that the kernel carries by itself, each direction for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ShortcutStatus {
     pub is_on: bool,
     /// Handed over.
@@ -257,6 +257,17 @@ pub struct ShortcutStatus {
     pub installed: u64,
     /// Times that a flow found no room, and stayed with its worker.
     pub overflow: u64,
+    /// Which ways the kernel has between pods and direct ports.
+    #[serde(default)]
+    pub direct_ports: Vec<DirectShortcut>,
+}
+
+/// A direct port, and why flows between it and pods cross userspace, if they do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DirectShortcut {
+    pub interface: String,
+    pub not_to_it: Option<String>,
+    pub not_from_it: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

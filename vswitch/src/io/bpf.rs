@@ -8,7 +8,7 @@ use super::maps::{
     PORT_COUNTERS, PORT_GUESSES, PORTS_MAX, PortEntry, QUEUE_COUNTERS, QUEUE_DIRECT, QueueKey, Rounds,
     Settings, WORKERS_MAX, XSKS_MAX,
 };
-use super::pins;
+use super::pins::{self, LINKS};
 use super::shortcut::{Seeds, Table};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
@@ -20,9 +20,6 @@ use penstock_api::{DropReason, PortId, WorkerId};
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-
-/// The directory of the pinned links, beside the maps. Each is named after its interface.
-const LINKS: &str = "links";
 
 /// The handle and priority our filters have: a second attempt to attach meets the first, whoever made it.
 const FILTER_PRIORITY: u16 = 1;
@@ -60,14 +57,24 @@ pub enum TcProgram {
     Pod,
     Host,
     Trunk,
+    /// For the host's end of `penstock0`.
+    Outer,
 }
 
 impl TcProgram {
+    const ALL: [TcProgram; 4] = [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk, TcProgram::Outer];
+
+    /// Its interface is in the host's namespace.
+    const fn is_outside(self) -> bool {
+        matches!(self, TcProgram::Outer)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             TcProgram::Pod => "pod",
             TcProgram::Host => "host",
             TcProgram::Trunk => "trunk",
+            TcProgram::Outer => "outer",
         }
     }
 }
@@ -137,7 +144,7 @@ impl Programs {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| BpfError::Cpus(error))?;
         let replaced = pins::remove_strangers(pins, cpus)?;
         let mut ebpf = pins::load_over(pins, cpus)?;
-        for program in [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk] {
+        for program in TcProgram::ALL {
             let name = program.name();
             classifier(&mut ebpf, name)?
                 .load()
@@ -222,7 +229,7 @@ impl Programs {
         let name = program.name();
         let (_, attached) =
             SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| chain(&error))?;
-        let pin = self.pins.join(LINKS).join(interface);
+        let pin = self.pin_of(program, interface)?;
         let classifier = classifier(&mut self.ebpf, name).map_err(|error| chain(&error))?;
         if let Some(there) = attached.iter().find(|program| program.name_as_str() == Some(name)) {
             let ours = classifier.info().map_err(|error| chain(&error))?;
@@ -260,6 +267,10 @@ impl Programs {
             handle: TcHandle::new(0, FILTER_HANDLE),
             ..NlOptions::default()
         });
+        if program.is_outside() {
+            // `remove` must find it.
+            pins::note_filter(&self.pins, interface, program.name())?;
+        }
         match classifier.attach_with_options(interface, TcAttachType::Ingress, options) {
             Ok(link) => {
                 let link = classifier.take_link(link).map_err(|error| chain(&error))?;
@@ -270,6 +281,17 @@ impl Programs {
             Err(error) if is_exists(&error) => Ok(true),
             Err(error) => Err(chain(&error)),
         }
+    }
+
+    /// Where the link of a program at an interface of the caller's namespace is pinned. Namespaces may have interfaces of one name, and
+    /// those of the host's may have a dot in theirs, which no pin may.
+    fn pin_of(&self, program: TcProgram, interface: &str) -> Result<PathBuf, String> {
+        let links = self.pins.join(LINKS);
+        if !program.is_outside() {
+            return Ok(links.join(interface));
+        }
+        let index = nix::net::if_::if_nametoindex(interface).map_err(|error| error.to_string())?;
+        Ok(links.join(pins::outside(index)))
     }
 
     /// Forgets the link of an interface that is gone.
@@ -356,10 +378,26 @@ impl Programs {
             .map_err(|error| BpfError::Map { map: "PORT_BY_GUESS", error })
     }
 
+    /// Tells the programs of a direct port: none of the interfaces in the instance's namespace is its own.
+    pub fn set_direct_port(&mut self, id: PortId, entry: PortEntry) -> Result<(), BpfError> {
+        debug_assert!(entry.is_direct() && id.index() < PORTS_MAX);
+        if self.port(id).is_some_and(|old| !old.is_direct()) {
+            self.clear_port(id)?;
+        }
+        let entry = PortEntry { epoch: self.epoch(id), ..entry };
+        self.ports.set(id.0.into(), entry, 0).map_err(|error| BpfError::Map { map: "PORTS", error })
+    }
+
+    /// Takes tc programs away from interfaces of the host's namespace, which is the caller's, but for those with these numbers.
+    pub fn detach_outside(&self, but: &[u32]) {
+        pins::detach_outside(&self.pins, but);
+    }
+
     /// Forgets a port. Nothing of it there is fine.
     pub fn clear_port(&mut self, id: PortId) -> Result<(), BpfError> {
         if let Ok(entry) = self.ports.get(&id.0.into(), 0)
             && entry.ifindex != 0
+            && !entry.is_direct()
         {
             let _ = self.port_by_ifindex.remove(&entry.ifindex);
         }

@@ -23,15 +23,22 @@ pub const QUEUE_DIRECT: u32 = 1 << 31;
 pub struct PortEntry {
     /// See [`Epochs`](super::shortcut::Epochs), whose it is.
     pub epoch: u64,
+    /// Of the host end; of a direct port, that of `penstock0`'s inner end.
     pub ifindex: u32,
-    pub mtu: u32,
+    pub mtu: u16,
+    pub(super) flags: u16,
     pub mac: [u8; 6],
     pub v4_len: u8,
     pub v6_len: u8,
     pub v4: [[u8; 4]; PORT_ADDRESSES_MAX],
     pub v6: [[u8; 16]; PORT_ADDRESSES_MAX],
-    pub(super) unused: [u64; 3],
+    /// The interface of a direct port, in the host's namespace.
+    pub nic: u32,
+    pub(super) zero: u32,
+    pub(super) unused: [u64; 2],
 }
+
+const PORT_DIRECT: u16 = 1;
 
 /// `struct settings`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +69,7 @@ unsafe impl aya::Pod for QueueKey {}
 impl PortEntry {
     /// `Err` when it has more addresses of a family than the programs can check.
     pub fn new(ifindex: u32, mtu: u16, mac: [u8; 6], addresses: &[IpAddr]) -> Result<PortEntry, String> {
-        let mut entry = PortEntry { ifindex, mtu: mtu.into(), mac, ..PortEntry::default() };
+        let mut entry = PortEntry { ifindex, mtu, mac, ..PortEntry::default() };
         for address in addresses {
             let full = || {
                 format!(
@@ -81,6 +88,16 @@ impl PortEntry {
             }
         }
         Ok(entry)
+    }
+
+    /// The same as that of a direct port on the interface `nic`.
+    #[must_use]
+    pub fn on_nic(self, nic: u32) -> PortEntry {
+        PortEntry { nic, flags: self.flags | PORT_DIRECT, ..self }
+    }
+
+    pub fn is_direct(&self) -> bool {
+        self.flags & PORT_DIRECT != 0
     }
 }
 

@@ -7,6 +7,7 @@
 use super::bpf::BpfError;
 use super::shortcut::SHORTCUTS_MAX;
 use aya::maps::MapInfo;
+use aya::programs::{TcAttachType, tc};
 use aya::{Ebpf, EbpfLoader};
 use std::path::Path;
 
@@ -27,6 +28,11 @@ const MAPS: [&str; 13] = [
     "FLOWS",
     "CARRIED",
 ];
+
+/// The directory of the pinned links, beside the maps. Each is named after its interface.
+pub(super) const LINKS: &str = "links";
+/// No host end is called so.
+const OUTSIDE: &str = "outside-";
 
 /// The programs, over what is pinned here and with new maps for the rest, which are pinned.
 pub(super) fn load_over(pins: &Path, cpus: usize) -> Result<Ebpf, BpfError> {
@@ -73,6 +79,48 @@ fn shape(pin: &Path) -> Option<(u32, u32, u32, u32, u32)> {
     let info = MapInfo::from_pin(pin).ok()?;
     let kind = info.map_type().ok()? as u32;
     Some((kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags()))
+}
+
+/// What the pin of a link is called whose interface is in the host's namespace.
+pub(super) fn outside(ifindex: u32) -> String {
+    format!("{OUTSIDE}{ifindex}")
+}
+
+/// A filter lives as long as its interface, and the host's interfaces outlive an instance. So there is a directory
+/// (a bpf file system has no files of ours) named after each: `outside-NUMBER-PROGRAM`.
+pub(super) fn note_filter(pins: &Path, interface: &str, program: &str) -> Result<(), String> {
+    let index = nix::net::if_::if_nametoindex(interface).map_err(|error| error.to_string())?;
+    let note = pins.join(LINKS).join(format!("{}-{program}", outside(index)));
+    match std::fs::create_dir(&note) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(format!("{}: {error}", note.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the programs from interfaces of the host's namespace, which is the caller's, but for those with these numbers.
+pub(super) fn detach_outside(pins: &Path, but: &[u32]) {
+    let Ok(entries) = std::fs::read_dir(pins.join(LINKS)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(OUTSIDE)) else { continue };
+        let (index, program) = rest.split_once('-').map_or((rest, None), |(index, name)| (index, Some(name)));
+        let Some(index) = index.parse().ok().filter(|index| !but.contains(index)) else { continue };
+        match program {
+            // The link's last holder.
+            None => drop(std::fs::remove_file(entry.path())),
+            Some(program) => {
+                if let Ok(interface) = nix::net::if_::if_indextoname(index)
+                    && let Ok(interface) = interface.to_str()
+                {
+                    // It is gone, or somebody else took it away: fine.
+                    let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, program);
+                }
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A ring is two queues of the same slots, empty ones and full ones; a frame is copied in and copied out. Any thread may push
 //! and any may pop. Full: the pusher keeps its frame and counts the drop.
 
+use super::shortcut::Echo;
 use crate::packet::FlowKey;
 use crossbeam::queue::ArrayQueue;
 use penstock_api::PortId;
@@ -36,6 +37,8 @@ pub struct Slot {
     pub kind: u8,
     /// For a piece of a datagram: what its first piece carries.
     pub transport: Transport,
+    /// For a frame to be sent: what is to be told when it has left.
+    pub echo: Echo,
     pub len: usize,
     pub bytes: Box<[u8]>,
 }
@@ -68,6 +71,7 @@ impl FrameRing {
                 port: PortId::HOST,
                 kind: 0,
                 transport: Transport::default(),
+                echo: Echo::NONE,
                 len: 0,
                 bytes,
             }));

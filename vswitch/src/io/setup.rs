@@ -5,6 +5,7 @@
 
 use super::bpf::{BpfError, Programs, TcProgram, XdpProgram};
 use super::maps::{PortEntry, WORKERS_MAX};
+use super::pins::detach_outside;
 use ipnet::IpNet;
 use penstock_api::instance::inside;
 use penstock_api::message::gateway;
@@ -56,6 +57,8 @@ pub struct Links {
     pub trunks: Vec<Trunk>,
     /// Of the host's end of `penstock0`.
     pub host_mac: [u8; 6],
+    /// The number of its inner end.
+    pub host_inner: u32,
     /// Sentences for the operator: what is not as good as it could be.
     pub notes: Vec<String>,
 }
@@ -89,7 +92,7 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
     let enter = |e| SetupError::Enter(name.to_owned(), e);
     let mut notes = Vec::new();
 
-    let (mut programs, host_mac, trunks) = netns
+    let (mut programs, (host_mac, host_inner), trunks) = netns
         .run(|| -> Result<_, SetupError> {
             // Nothing here routes, and nothing here speaks IPv6 of its own accord.
             for path in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
@@ -100,9 +103,9 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
             }
             let netlink = Netlink::open()?;
             let mut programs = Programs::load(&plan.instance.bpf_dir(), plan.tc_filters)?;
-            let host_mac = ensure_host_link(plan, &netlink, &host_netns, &mut programs)?;
+            let host = ensure_host_link(plan, &netlink, &host_netns, &mut programs)?;
             let trunks = ensure_trunks(plan, &netlink, &mut programs)?;
-            Ok((programs, host_mac, trunks))
+            Ok((programs, host, trunks))
         })
         .map_err(enter)??;
     let near_ends: Vec<u32> = trunks.iter().map(|t| t.near.index).collect();
@@ -126,7 +129,7 @@ pub fn ensure(plan: &Plan) -> Result<(Links, Programs), SetupError> {
             notes.push(format!("trunk {} runs XDP in {} mode: {}", trunk.far_name, trunk.xdp.0, trunk.xdp.1));
         }
     }
-    Ok((Links { netns, trunks, host_mac, notes }, programs))
+    Ok((Links { netns, trunks, host_mac, host_inner, notes }, programs))
 }
 
 /// Opens a namespace that may have been named by somebody else, a container's for instance. Ours is empty (we got no further) or
@@ -154,13 +157,13 @@ fn mount_bpf() -> Result<(), SetupError> {
         .map_err(|e| SetupError::BpfMount(e.into()))
 }
 
-/// The pair `penstock0` - `host0`. Runs inside the instance's namespace.
+/// The pair `penstock0` - `host0`: the outer end's address and the inner end's number. Runs inside the instance's namespace.
 fn ensure_host_link(
     plan: &Plan,
     netlink: &Netlink,
     host_netns: &Netns,
     programs: &mut Programs,
-) -> Result<[u8; 6], SetupError> {
+) -> Result<([u8; 6], u32), SetupError> {
     let outer_name = plan.instance.host_interface();
     let outer =
         |name: &str| -> Result<Option<Link>, SetupError> { Ok(Netlink::open_in(host_netns)?.link(name)?) };
@@ -185,7 +188,7 @@ fn ensure_host_link(
     programs.set_port(PortId::HOST, entry)?;
     programs.attach_tc(TcProgram::Host, inside::HOST)?;
     netlink.set_up(inner.index, true)?;
-    Ok(host_mac)
+    Ok((host_mac, inner.index))
 }
 
 /// One single-queue pair per worker. Runs inside the instance's namespace.
@@ -319,6 +322,7 @@ pub fn remove(instance: &Instance) -> Result<(), SetupError> {
     }
     let pins = instance.bpf_dir();
     if pins.exists() {
+        detach_outside(&pins, &[]);
         let _ = std::fs::remove_dir_all(&pins);
     }
     if let Some(parent) = pins.parent() {

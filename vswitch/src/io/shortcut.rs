@@ -7,7 +7,8 @@
 //! The index is a table of buckets, found by a keyed hash that a sender cannot make collide. The kernel's hash map would do; *measured*
 //! it takes 32 ns of a frame's 110, this one 6. A flow whose bucket is full stays with its worker.
 //!
-//! Layouts mirror `bpf/penstock.h`. Owner: `machine/shortcut.rs`, one thread at a time; epochs may be stored by another.
+//! Layouts mirror `bpf/penstock.h`. Owner: `machine/shortcut.rs`, one thread at a time; epochs may be stored by another, and workers
+//! store the echoes of what they send by direct ports ([`Rows::note_echo`]).
 #![allow(unsafe_code)]
 
 use super::maps::{PORTS_MAX, PortEntry};
@@ -16,6 +17,7 @@ use memmap2::{MmapMut, MmapOptions};
 use penstock_api::{EndpointId, PortId};
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub const SHORTCUTS_MAX: usize = 32_768;
@@ -201,14 +203,84 @@ impl Epochs {
     }
 }
 
+/// A frame to be told of when it has left: which row's flow it is of, and the mark it came with. No mark: nobody waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Echo {
+    slot: u32,
+    mark: u16,
+}
+
+impl Echo {
+    pub const NONE: Echo = Echo { slot: 0, mark: 0 };
+
+    #[inline]
+    pub fn is_some(self) -> bool {
+        self.mark != 0
+    }
+}
+
+/// The rows and their index: what workers see of the maps.
+#[derive(Debug)]
+pub struct Rows {
+    rows: MmapMut,
+    buckets: MmapMut,
+    seeds: Seeds,
+}
+
+impl Rows {
+    fn row(&self, slot: u32) -> &Row {
+        let slot = slot as usize % SHORTCUTS_MAX;
+        // SAFETY: the mapping is page-aligned and holds SHORTCUTS_MAX rows; all fields are atomics.
+        unsafe { &*self.rows.as_ptr().cast::<Row>().add(slot) }
+    }
+
+    fn bucket(&self, place: usize) -> &Bucket {
+        // SAFETY: the mapping is page-aligned and holds 1 << BUCKET_BITS buckets; all entries are atomics.
+        unsafe { &*self.buckets.as_ptr().cast::<Bucket>().add(place % (1 << BUCKET_BITS)) }
+    }
+
+    fn key(&self, slot: u32) -> PacketKey {
+        let row = self.row(slot);
+        from_words(std::array::from_fn(|word| row.key[word].load(Ordering::Relaxed)))
+    }
+
+    /// What is to be told when a frame of this flow, which came with that mark, has left. Mirrors `find_flow` of the programs.
+    #[cold]
+    pub fn echo_of(&self, key: &FlowKey, mark: u16) -> Echo {
+        let key = packet_key(key);
+        let (place, tag) = self.seeds.place(&key);
+        let entries = self.bucket(place).entries.iter().map(|entry| entry.load(Ordering::Relaxed));
+        let slot = entries.filter(|entry| entry >> SLOT_BITS == tag).last();
+        slot.map(|entry| entry & (SHORTCUTS_MAX as u32 - 1))
+            .filter(|slot| self.key(*slot) == key)
+            .map_or(Echo::NONE, |slot| Echo { slot, mark })
+    }
+
+    /// A frame has left: as if the program at a trunk had seen it. `now_ns`: of the monotonic clock.
+    #[cold]
+    pub fn note_echo(&self, Echo { slot, mark }: Echo, now_ns: u64) {
+        let row = self.row(slot);
+        let [own, _, echo, echo_frames] = &row.marks;
+        let mark = u32::from(mark);
+        // Later ones went up since, or it is another flow's row.
+        if own.load(Ordering::Relaxed) != mark {
+            return;
+        }
+        if echo.load(Ordering::Relaxed) != mark {
+            echo_frames.store(0, Ordering::Relaxed);
+            echo.store(mark, Ordering::Release);
+        }
+        row.echo_ns.store(now_ns, Ordering::Release);
+        echo_frames.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// The maps, mapped.
 pub struct Table {
     pub epochs: Epochs,
-    rows: MmapMut,
+    shared: Arc<Rows>,
     cells: MmapMut,
-    buckets: MmapMut,
     cpus: usize,
-    seeds: Seeds,
     next_mark: u32,
 }
 
@@ -236,19 +308,24 @@ impl Table {
     ) -> std::io::Result<Table> {
         Ok(Table {
             epochs: Epochs(map(ports, PORTS_MAX * size_of::<PortEntry>())?),
-            rows: map(flows, SHORTCUTS_MAX * size_of::<Row>())?,
+            shared: Arc::new(Rows {
+                rows: map(flows, SHORTCUTS_MAX * size_of::<Row>())?,
+                buckets: map(index, size_of::<Bucket>() << BUCKET_BITS)?,
+                seeds,
+            }),
             cells: map(carried, cpus * SHORTCUTS_MAX * size_of::<Cell>())?,
-            buckets: map(index, size_of::<Bucket>() << BUCKET_BITS)?,
             cpus,
-            seeds,
             next_mark: seeds.0[0] as u32,
         })
     }
 
+    /// What workers tell of frames that left.
+    pub fn rows(&self) -> Arc<Rows> {
+        Arc::clone(&self.shared)
+    }
+
     fn row(&self, slot: u32) -> &Row {
-        let slot = slot as usize % SHORTCUTS_MAX;
-        // SAFETY: the mapping is page-aligned and holds SHORTCUTS_MAX rows; all fields are atomics.
-        unsafe { &*self.rows.as_ptr().cast::<Row>().add(slot) }
+        self.shared.row(slot)
     }
 
     fn cells(&self, slot: u32) -> impl Iterator<Item = &Cell> {
@@ -259,24 +336,19 @@ impl Table {
         })
     }
 
-    fn bucket(&self, place: usize) -> &Bucket {
-        // SAFETY: the mapping is page-aligned and holds 1 << BUCKET_BITS buckets; all entries are atomics.
-        unsafe { &*self.buckets.as_ptr().cast::<Bucket>().add(place % (1 << BUCKET_BITS)) }
-    }
-
     /// Where in its bucket a row is indexed.
     fn entry(&self, slot: u32, key: &PacketKey) -> Option<&AtomicU32> {
-        let (place, tag) = self.seeds.place(key);
+        let (place, tag) = self.shared.seeds.place(key);
         let wanted = tag << SLOT_BITS | slot;
-        self.bucket(place).entries.iter().find(|entry| entry.load(Ordering::Relaxed) == wanted)
+        self.shared.bucket(place).entries.iter().find(|entry| entry.load(Ordering::Relaxed) == wanted)
     }
 
     /// Has the programs carry a flow, once nothing of it is under way. The row must have been left alone for a while.
     pub fn put(&mut self, slot: u32, flow: &CarriedFlow) -> Result<(), NoRoom> {
         self.next_mark = self.next_mark.wrapping_add(0x9e37);
         let key = packet_key(&flow.key);
-        let (place, tag) = self.seeds.place(&key);
-        let entries = &self.bucket(place).entries;
+        let (place, tag) = self.shared.seeds.place(&key);
+        let entries = &self.shared.bucket(place).entries;
         if entries.iter().any(|entry| entry.load(Ordering::Relaxed) >> SLOT_BITS == tag) {
             return Err(NoRoom);
         }
@@ -315,7 +387,7 @@ impl Table {
         let row = self.row(slot);
         let source_epoch = Epoch(row.source_epoch.load(Ordering::Acquire));
         let ports = row.ports.load(Ordering::Relaxed);
-        let key = from_words(std::array::from_fn(|word| row.key[word].load(Ordering::Relaxed)));
+        let key = self.shared.key(slot);
         (source_epoch != Epoch::NONE).then(|| CarriedFlow {
             key: flow_key(&key),
             source: PortId(ports as u16),
@@ -353,11 +425,11 @@ impl Table {
     /// Clears what the index holds of rows that nobody has.
     pub fn unindex(&mut self, is_in_use: impl Fn(u32, &FlowKey) -> bool) {
         for place in 0..1 << BUCKET_BITS {
-            for entry in &self.bucket(place).entries {
+            for entry in &self.shared.bucket(place).entries {
                 let value = entry.load(Ordering::Relaxed);
                 let slot = value & (SHORTCUTS_MAX as u32 - 1);
                 let is_known = self.get(slot).is_some_and(|flow| {
-                    let own = self.seeds.place(&packet_key(&flow.key));
+                    let own = self.shared.seeds.place(&packet_key(&flow.key));
                     own == (place, value >> SLOT_BITS) && is_in_use(slot, &flow.key)
                 });
                 if value != 0 && !is_known {

@@ -24,6 +24,17 @@ pub fn from_port(frame: &[u8]) -> Option<PortId> {
     }
 }
 
+/// The mark of a frame that came by a trunk, 0 if it has none.
+#[inline]
+pub fn mark(frame: &[u8]) -> u16 {
+    match frame {
+        [a, b, FROM_PORT, high, _, low, ..] if [*a, *b] == PREFIX => {
+            u16::from(high >> 2) << 8 | u16::from(*low)
+        }
+        _ => 0,
+    }
+}
+
 /// The tag of a frame that is passed on keeps the mark it came with: the programs watch for it to come back.
 #[inline]
 pub fn keep_mark(tag: &mut [u8; 6], frame: &[u8]) {
@@ -43,6 +54,7 @@ mod tests {
     fn a_mark_is_handed_on_and_is_no_part_of_the_port() {
         let came = [0x02, 0x50, FROM_PORT, 0b1010_1101, 0x07, 0x33, 0xff];
         assert_eq!(from_port(&came), Some(PortId(0x107)));
+        assert_eq!(mark(&came), 0b10_1011 << 8 | 0x33);
         let mut tag = to_port(PortId(0x2fe));
         keep_mark(&mut tag, &came);
         assert_eq!(tag, [0x02, 0x50, TO_PORT, 0b1010_1110, 0xfe, 0x33]);
@@ -53,6 +65,7 @@ mod tests {
         let mut tag = to_port(PortId(1));
         keep_mark(&mut tag, &[0x02, 0x50, 0x53, 0xff, 0xff, 0xff]);
         assert_eq!(tag, to_port(PortId(1)));
+        assert_eq!(mark(&[0x02, 0x50, 0x53, 0xff, 0xff, 0xff]), 0);
         let mut mac = [2, 0, 0, 0, 0, 9];
         keep_mark(&mut mac, &[0x02, 0x50, FROM_PORT, 0xff, 0xff, 0xff]);
         assert_eq!(mac, [2, 0, 0, 0, 0, 9]);

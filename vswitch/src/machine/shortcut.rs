@@ -18,7 +18,7 @@ use crate::worker::mailbox::{Command, Mailbox};
 use crate::worker::run::monotonic_ms;
 use crate::worker::shortcut::{Carried, Request, Requests};
 use penstock_api::PortId;
-use penstock_api::message::ShortcutStatus;
+use penstock_api::message::{DirectShortcut, ShortcutStatus};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +78,8 @@ pub(crate) struct Shortcuts {
     free: Vec<u32>,
     resting: VecDeque<Resting>,
     is_on: bool,
+    /// Direct ports, and what the kernel cannot do for them.
+    direct: HashMap<PortId, DirectShortcut>,
     rows_max: usize,
     /// What ports sent and received by the kernel alone, as workers count it.
     counters: Arc<Counters>,
@@ -127,6 +129,7 @@ impl Shortcuts {
             free: Vec::new(),
             resting: VecDeque::new(),
             is_on: config.shortcut == crate::config::Shortcut::On,
+            direct: HashMap::new(),
             rows_max: config.shortcuts_max,
             counters: Arc::new(Counters::new(config.ports_max)),
             mailboxes,
@@ -190,7 +193,7 @@ impl Shortcuts {
     }
 
     fn carry(&mut self, flow: CarriedFlow, is_reply: bool, now_ms: u64) {
-        if !self.is_on || !self.is_current(&flow) {
+        if !self.is_on || !self.is_current(&flow) || !self.can_carry(&flow) {
             return;
         }
         if let Some(&slot) = self.by_key.get(&flow.key) {
@@ -221,6 +224,25 @@ impl Shortcuts {
     fn is_current(&self, flow: &CarriedFlow) -> bool {
         self.table.epochs.get(flow.source) == flow.source_epoch
             && self.table.epochs.get(flow.target) == flow.target_epoch
+    }
+
+    /// Have the programs a way from the one port to the other?
+    fn can_carry(&self, flow: &CarriedFlow) -> bool {
+        let can = |port: &PortId, why_not: fn(&DirectShortcut) -> &Option<String>| {
+            self.direct.get(port).is_none_or(|direct| why_not(direct).is_none())
+        };
+        can(&flow.source, |direct| &direct.not_from_it) && can(&flow.target, |direct| &direct.not_to_it)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// These are the direct ports.
+    pub(super) fn set_direct(&mut self, ports: HashMap<PortId, DirectShortcut>) {
+        self.direct = ports;
+        let without_way = self.slots_where(|row| !self.can_carry(&row.flow));
+        self.leave_all(without_way, monotonic_ms());
     }
 
     fn leave(&mut self, key: &FlowKey, now_ms: u64) {
@@ -384,9 +406,12 @@ impl Shortcuts {
     pub(crate) fn status(&mut self) -> ShortcutStatus {
         let alive = self.read(monotonic_ms());
         self.tell(alive);
+        let mut direct_ports: Vec<_> = self.direct.values().cloned().collect();
+        direct_ports.sort_by(|a, b| a.interface.cmp(&b.interface));
         let direct = self.by_key.values().filter(|slot| self.table.is_direct(**slot)).count();
         ShortcutStatus {
             is_on: self.is_on,
+            direct_ports: if self.is_on { direct_ports } else { Vec::new() },
             flows: self.by_key.len(),
             direct,
             flows_max: self.rows_max,

@@ -3,7 +3,7 @@
 
 use super::bulk::BulkPort;
 use super::{MachineError, Sockets, lock};
-use crate::config::{BulkTransmit, Config, DirectPort, XdpMode};
+use crate::config::{BulkTransmit, Config, DirectPort, Shortcut, XdpMode};
 use crate::io::abilities::MTU_OF_ONE_BUFFER;
 use crate::io::bpf::{Programs, XdpProgram};
 use crate::io::bulk::{Bulk, Gate};
@@ -254,6 +254,10 @@ impl Builder<'_> {
         let wanted = self.config.bulk_transmit;
         if wanted == BulkTransmit::Off || offload::driver(&interface).is_ok_and(|driver| driver != "veth") {
             return None;
+        }
+        // With TSO off, which it wants, the segments of what the kernel carries would be cut before they leave.
+        if wanted == BulkTransmit::Auto && self.config.shortcut == Shortcut::On {
+            return Some("the kernel carries its flows (shortcut)".to_owned());
         }
         // What comes this way goes into the far end's queue of this CPU, and what comes by a ring into that of the ring.
         if offload::transmit_queues(&interface).map_or(true, |queues| queues > 1) {

@@ -32,6 +32,10 @@ pub trait Kernel: Send {
     /// a restart): brings it into the same state without an interruption.
     fn attach_pod(&mut self, port: &PortRecord, host_end: &str) -> Result<(), KernelError>;
 
+    /// These are the direct ports, each on an interface of the host's namespace; what an earlier process left of others goes. Where
+    /// the kernel cannot carry flows of one, workers do.
+    fn set_direct(&mut self, _: &[(PortRecord, String)]) {}
+
     /// Undoes [`Kernel::attach_pod`], whole or half done. Idempotent: nothing to undo, the host end gone, is success.
     fn detach_pod(&mut self, port: PortId, host_end: &str) -> Result<(), KernelError>;
 

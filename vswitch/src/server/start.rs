@@ -71,6 +71,9 @@ pub(super) fn prepare(parts: Parts) -> Result<Prepared, StartError> {
     let mut registry = registry_from_disk(&paths, &config, &mut notes);
     adopt(&mut registry, kernel.as_mut(), &config, &mut notes);
     registry.set_direct(&config.direct, config.mtu).map_err(|failure| StartError::Direct(failure.message))?;
+    let direct = registry.present().filter(|port| port.is_direct());
+    let direct: Vec<_> = direct.map(|port| (port.record(), port.port.interface.clone())).collect();
+    kernel.set_direct(&direct);
     if let Err(error) = store::write(&paths.ports(), &registry.stored()) {
         say(&mut notes, format!("{error}; pods cannot be attached until it can"));
     }

@@ -606,7 +606,7 @@ impl Switch {
     fn new_epochs(&self) -> Vec<(PortId, Epoch)> {
         let is_captured = |id| self.captured.is_some_and(|captured| captured.is_none_or(|only| only == id));
         let epoch = |id| match self.snapshot.port(id) {
-            Some(port) if port.kind == PortKind::Pod && port.ready && !is_captured(id) => epoch_of(port),
+            Some(port) if port.kind != PortKind::Host && port.ready && !is_captured(id) => epoch_of(port),
             _ => Epoch::NONE,
         };
         (0..PORTS_MAX as u16).map(PortId).map(|id| (id, epoch(id))).collect()

@@ -115,9 +115,9 @@ impl Engine {
     ) {
         let purpose = match parsed.fragment {
             Fragment::Whole => Purpose::Process,
-            _ => Purpose::ProcessPiece,
+            _ => Purpose::ProcessPiece(Transport::of(key)),
         };
-        self.hand_over(frame, len, port, owner, purpose, Transport::of(key));
+        self.hand_over(frame, len, port, owner, purpose);
     }
 
     /// Finds out which ports a piece has, or keeps it until that is known. `Err` says what happens instead of a look-up.
@@ -135,7 +135,7 @@ impl Engine {
         let owner = portless.owner(self.parts.handover.workers());
         if owner != self.parts.worker.index() {
             let len = self.parts.memory.len(frame) as u32;
-            self.hand_over(frame, len, port, owner, Purpose::Process, Transport::default());
+            self.hand_over(frame, len, port, owner, Purpose::Process);
             return Err(Step::Gone);
         }
         let Some(piece) = Piece::of(parsed, port) else { return Ok(()) };
@@ -180,13 +180,11 @@ impl Engine {
         port: PortId,
         worker: usize,
         purpose: Purpose,
-        transport: Transport,
     ) {
         let memory = &self.parts.memory;
         let pushed = self.parts.handover.inbox(worker).push(|slot| {
             slot.port = port;
-            slot.kind = purpose.code();
-            slot.transport = transport;
+            purpose.enter(slot);
             slot.len = memory.copy_out(frame, &mut slot.bytes).min(slot.bytes.len());
             debug_assert_eq!(slot.len, len as usize);
         });

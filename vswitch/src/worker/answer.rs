@@ -4,6 +4,7 @@
 use super::engine::Engine;
 use crate::io::device::Device;
 use crate::io::memory::FrameId;
+use crate::io::shortcut::Echo;
 use crate::io::tag;
 use crate::packet::build::{self, IcmpError};
 use crate::packet::{L4, Parsed, Payload, set_macs};
@@ -98,7 +99,7 @@ impl Engine {
             set_macs(memory.head_mut(answer), tag, gateway::MAC.0);
         }
         self.parts.counters.originated.add(1);
-        self.transmit(answer, len as u32, port);
+        self.transmit(answer, len as u32, port, Echo::NONE);
         true
     }
 }

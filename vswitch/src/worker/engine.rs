@@ -13,6 +13,7 @@
 //! itself is in `answer.rs`.
 
 use super::counters::Counters;
+use super::echo::Echoes;
 use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, Mailbox};
 use super::shortcut::Requests;
@@ -54,6 +55,7 @@ pub struct Engine {
     pub(super) capture: Option<Arc<Capture>>,
     /// Whom to ask that the kernel carry a flow; `None`: every frame comes here.
     pub(super) shortcut: Option<Arc<Requests>>,
+    pub(super) echoes: Echoes,
     pub(super) received: Vec<Received>,
     pub(super) scratch: Vec<(FrameId, u32)>,
     /// Places for packets; the first `batched` are taken. Never empty, and packets are written where they stay.
@@ -180,6 +182,7 @@ impl Engine {
         Engine {
             capture: None,
             shortcut: None,
+            echoes: Echoes::default(),
             received: Vec::with_capacity(BATCH * (parts.devices.len() + 2)),
             scratch: Vec::with_capacity(BATCH),
             batch: vec![Packet::NONE; 2 * BATCH].into_boxed_slice(),
@@ -225,6 +228,9 @@ impl Engine {
         }
         for device in &mut self.parts.devices {
             device.flush(&mut self.parts.memory, frames >= BATCH);
+        }
+        if self.echoes.are_awaited() {
+            self.echoes.tell(&self.parts.devices);
         }
         self.mark(Stage::Flush);
         self.sent.take(&self.parts.counters);
@@ -314,18 +320,18 @@ impl Engine {
             let memory = &mut self.parts.memory;
             let taken = inbox.pop(|slot| {
                 let frame = memory.copy_in(AreaKind::Copy, slot.frame());
-                (frame, slot.len as u32, slot.port, slot.kind, slot.transport)
+                (frame, slot.len as u32, slot.port, Purpose::of(slot))
             });
-            let Some((frame, len, port, kind, transport)) = taken else { break };
+            let Some((frame, len, port, purpose)) = taken else { break };
             frames += 1;
             let Some(frame) = frame else {
                 self.parts.counters.drop_frame(port, DropReason::NoFrame);
                 continue;
             };
-            match Purpose::from_code(kind) {
+            match purpose {
                 Purpose::Process => self.admit(frame, len, port, None),
-                Purpose::ProcessPiece => self.admit(frame, len, port, Some(transport)),
-                Purpose::Transmit => self.transmit(frame, len, port),
+                Purpose::ProcessPiece(transport) => self.admit(frame, len, port, Some(transport)),
+                Purpose::Transmit(echo) => self.transmit(frame, len, port, echo),
             }
         }
         self.run_batch();
@@ -465,6 +471,11 @@ impl Engine {
             || !self.parts.handover.inbox(self.parts.worker.index()).is_empty()
     }
 
+    /// Is there something to be done when a frame that was sent comes back, which wakes nobody?
+    pub fn awaits_echo(&self) -> bool {
+        self.echoes.are_awaited()
+    }
+
     /// Frames other workers have put into this one's inbox.
     pub fn inbox_len(&self) -> u64 {
         self.parts.handover.inbox(self.parts.worker.index()).len() as u64
@@ -483,6 +494,7 @@ impl Engine {
     /// Binds every socket of an area anew; what was with the kernel comes home. For each device its new descriptor, if it has
     /// one.
     pub fn rebind(&mut self, area: AreaKind) -> Vec<Result<Option<RawFd>, String>> {
+        self.echoes.forget();
         let Parts { devices, memory, counters, .. } = &mut self.parts;
         for xsk in devices.iter_mut().filter_map(Device::xsk_mut).filter(|xsk| xsk.area() == area) {
             counters.lost_earlier.add(xsk.close());

@@ -1,7 +1,8 @@
 //! Frames for another worker: its flow lives there, or its port does. Bounded rings, copied once in and once out.
 
 use super::mailbox::Mailbox;
-use crate::io::ring::FrameRing;
+use crate::io::ring::{FrameRing, Slot, Transport};
+use crate::io::shortcut::Echo;
 use std::sync::Arc;
 
 /// What the receiver is to do with a frame.
@@ -10,21 +11,27 @@ pub enum Purpose {
     /// As if it had arrived here.
     Process,
     /// A piece of a datagram, whose ports are known.
-    ProcessPiece,
-    /// Judged and rewritten: send it by the slot's port.
-    Transmit,
+    ProcessPiece(Transport),
+    /// Judged and rewritten: send it by the slot's port, and tell when it has left.
+    Transmit(Echo),
 }
 
 impl Purpose {
-    pub const fn code(self) -> u8 {
-        self as u8
+    /// Written into a slot.
+    pub fn enter(self, slot: &mut Slot) {
+        match self {
+            Purpose::Process => slot.kind = 0,
+            Purpose::ProcessPiece(transport) => (slot.kind, slot.transport) = (1, transport),
+            Purpose::Transmit(echo) => (slot.kind, slot.echo) = (2, echo),
+        }
     }
 
-    pub const fn from_code(code: u8) -> Purpose {
-        match code {
+    /// As it was written.
+    pub fn of(slot: &Slot) -> Purpose {
+        match slot.kind {
             0 => Purpose::Process,
-            1 => Purpose::ProcessPiece,
-            _ => Purpose::Transmit,
+            1 => Purpose::ProcessPiece(slot.transport),
+            _ => Purpose::Transmit(slot.echo),
         }
     }
 }

@@ -5,6 +5,7 @@ mod answer;
 mod capture;
 pub mod counters;
 mod decide;
+mod echo;
 pub mod engine;
 pub mod handover;
 pub mod mailbox;

@@ -251,8 +251,9 @@ impl Runner {
     fn sleep(&mut self) {
         let mailbox = self.engine.mailbox();
         if mailbox.prepare_sleep() && !self.engine.has_work() {
-            // Time must pass for what expires; a memory device has nothing to wake us by.
-            let timeout_ms = if self.poll_fds.len() > 1 { SLEEP_MS_MAX } else { 1 };
+            // Time must pass for what expires; a memory device has nothing to wake us by, nor has a frame that was sent.
+            let is_woken = self.poll_fds.len() > 1 && !self.engine.awaits_echo();
+            let timeout_ms = if is_woken { SLEEP_MS_MAX } else { 1 };
             crate::io::xsk::poll(&mut self.poll_fds, timeout_ms);
         }
         mailbox.awake();

@@ -4,7 +4,7 @@ use super::engine::{Engine, Packet, Step};
 use super::handover::Purpose;
 use crate::io::device::Device;
 use crate::io::memory::{FrameId, Memory, Place};
-use crate::io::ring::Transport;
+use crate::io::shortcut::Echo;
 use crate::io::tag;
 use crate::packet::{decrement_ttl, set_macs, split_ipv4};
 use crate::snapshot::{Port, PortKind, Snapshot};
@@ -60,11 +60,16 @@ impl Engine {
         let head = self.parts.memory.head_mut(packet.frame);
         decrement_ttl(head, &packet.parsed);
         tag::keep_mark(&mut mac, head);
+        // What leaves by a direct port passes no program that would see its mark come back.
+        let echo = match (way, tag::mark(head)) {
+            (Way::Trunk, _) | (_, 0) => Echo::NONE,
+            (Way::Direct { .. }, mark) => self.echoes.of(&packet.parsed.key, mark),
+        };
         set_macs(head, mac, gateway::MAC.0);
         if too_big {
             return self.send_split(packet, out, mtu);
         }
-        self.transmit_by(way, packet.frame, packet.len, out);
+        self.transmit_by(way, packet.frame, packet.len, out, echo);
     }
 
     /// What the destination MAC of a frame to this port is: a tag on a trunk, its own elsewhere.
@@ -75,28 +80,28 @@ impl Engine {
 
     /// Sends one frame, ready as it is, by `out`.
     #[inline]
-    pub(super) fn transmit(&mut self, frame: FrameId, len: u32, out: PortId) {
+    pub(super) fn transmit(&mut self, frame: FrameId, len: u32, out: PortId, echo: Echo) {
         let Some(port) = self.parts.snapshot.port(out) else {
             return self.drop_early(frame, out, DropReason::PortGone);
         };
         let way = Way::of(port);
-        self.transmit_by(way, frame, len, out);
+        self.transmit_by(way, frame, len, out, echo);
     }
 
     #[inline(always)]
-    fn transmit_by(&mut self, way: Way, frame: FrameId, len: u32, out: PortId) {
+    fn transmit_by(&mut self, way: Way, frame: FrameId, len: u32, out: PortId, echo: Echo) {
         let device = match way {
             Way::Trunk => 0,
             Way::Direct { device } => match self.parts.direct.get(usize::from(device)) {
                 Some(&(worker, device)) if worker == self.parts.worker.index() => device,
                 Some(&(worker, _)) => {
-                    return self.hand_over(frame, len, out, worker, Purpose::Transmit, Transport::default());
+                    return self.hand_over(frame, len, out, worker, Purpose::Transmit(echo));
                 }
                 None => return self.drop_early(frame, out, DropReason::PortGone),
             },
         };
         let parts = &mut self.parts;
-        let is_trunk = device == 0;
+        let (index, is_trunk) = (device, device == 0);
         let device = &mut parts.devices[device];
         let frame = match parts.memory.kind_of(frame) == device.area() {
             true => frame,
@@ -114,6 +119,9 @@ impl Engine {
             if !device.transmit(&mut parts.memory, frame, out) {
                 return self.drop_early(frame, out, DropReason::TxFull);
             }
+        }
+        if echo.is_some() {
+            self.echoes.expect(index, device, echo);
         }
         self.parts.counters.trunk_sent.add(is_trunk.into());
         self.sent.add(&self.parts.counters, out, len);
@@ -133,7 +141,7 @@ impl Engine {
                 return self.drop_packet(packet, DropReason::NoFrame);
             };
             sent += 1;
-            self.transmit(frame, piece.frame_len() as u32, out);
+            self.transmit(frame, piece.frame_len() as u32, out, Echo::NONE);
         }
         // One of them stands for the frame that is no more.
         self.parts.counters.originated.add(sent - 1);

@@ -1,16 +1,17 @@
 //! Flows a worker would rather not see: it asks that the kernel carry them, and takes back what the kernel carried.
 //!
-//! A flow is asked for when it is established and both ends are pods behind trunks that allow it at L3/L4: TCP after its
-//! handshake, anything of UDP that was answered, and UDP that is not answered after some frames, which then is no question but
+//! A flow is asked for when it is established between a pod behind a trunk and another one or a direct port, which both allow it
+//! at L3/L4: TCP after its handshake, anything of UDP that was answered, and UDP that is not answered after some frames, which then is no question but
 //! a stream. A request names what the worker judged the flow under. Whether that still holds when it reaches the kernel is
 //! not decided here, nor by who installs it: the programs compare it with the ports' epochs, frame by frame.
 //!
 //! A request is a push into a bounded queue, every [`EVERY`] frames of a flow; full, the flow asks again later.
 
+use super::echo::Echoes;
 use super::engine::{Engine, Packet};
 use super::mailbox::WakeFd;
 use crate::flow::{FlowId, Side, State};
-use crate::io::shortcut::{CarriedFlow, Epoch};
+use crate::io::shortcut::{CarriedFlow, Epoch, Rows};
 use crate::packet::{FlowKey, L4, parsed::tcp};
 use crate::snapshot::{Port, PortKind};
 use crossbeam::queue::ArrayQueue;
@@ -98,8 +99,9 @@ impl Requests {
 }
 
 impl Engine {
-    pub fn set_shortcut(&mut self, requests: Option<Arc<Requests>>) {
-        self.shortcut = requests;
+    pub fn set_shortcut(&mut self, requests: Arc<Requests>, rows: Arc<Rows>) {
+        self.shortcut = Some(requests);
+        self.echoes = Echoes::new(rows, self.parts.devices.len());
     }
 
     /// A packet of a known flow passes: is it time to ask?
@@ -135,6 +137,10 @@ impl Engine {
     fn ask_for_shortcut(&mut self, packet: &Packet, flow: FlowId, side: Side, out: PortId) {
         let snapshot = &self.parts.snapshot;
         let (Some(from), Some(to)) = (snapshot.port(packet.port), snapshot.port(out)) else { return };
+        // This direction stays here.
+        if from.kind == PortKind::Direct {
+            return;
+        }
         let (source, destination) = match side {
             Side::Forward => (from, to),
             Side::Reply => (to, from),
@@ -147,10 +153,13 @@ impl Engine {
             State::Unreplied => key.protocol == protocol::UDP && entry.frames(Side::Forward) >= STREAM_FRAMES,
             _ => false,
         };
-        let is_between_pods =
-            source.kind == PortKind::Pod && destination.kind == PortKind::Pod && source.id != destination.id;
+        let may_pass = match (source.kind, destination.kind) {
+            (PortKind::Pod, PortKind::Pod) => source.id != destination.id,
+            (PortKind::Pod, PortKind::Direct) | (PortKind::Direct, PortKind::Pod) => true,
+            _ => false,
+        };
         let is_plain = key.zone == 0 && entry.reply_key() == key.reversed();
-        if !is_established || !is_between_pods || !is_plain {
+        if !is_established || !may_pass || !is_plain {
             return;
         }
         debug_assert_eq!(entry.judged(), super::decide::judged_now(snapshot, source, destination));

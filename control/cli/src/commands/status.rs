@@ -232,6 +232,7 @@ pub(crate) mod tests {
                 bytes: 3 << 20,
                 installed: 9,
                 overflow: 4,
+                direct_ports: Vec::new(),
             },
             notes: vec!["CPU 1 is shared; isolate it".into()],
         }

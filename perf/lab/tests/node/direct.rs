@@ -109,8 +109,17 @@ pub(crate) fn node_with(
     ports: &[(&Spec, &str)],
     place: impl Fn(&Lab, &Spec) -> Place,
 ) -> (Lab, Pod, Vec<Place>) {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("vswitch.toml");
+    node_in(tempfile::tempdir().unwrap().path(), options, ports, place)
+}
+
+/// The switch's configuration stays in `dir`, for those who start it again.
+pub(crate) fn node_in(
+    dir: &std::path::Path,
+    options: LabOptions,
+    ports: &[(&Spec, &str)],
+    place: impl Fn(&Lab, &Spec) -> Place,
+) -> (Lab, Pod, Vec<Place>) {
+    let config = dir.join("vswitch.toml");
     std::fs::write(&config, "").unwrap();
     let lab = Lab::with("direct", LabOptions { switch_config: Some(config.clone()), ..options });
     let web = lab.pod("shop", "web", &[("app", "web")]);

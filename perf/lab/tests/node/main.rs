@@ -21,5 +21,6 @@ mod removed;
 mod restart;
 mod rings;
 mod shortcut;
+mod shortcut_direct;
 mod spoofing;
 mod steering;

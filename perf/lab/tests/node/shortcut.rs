@@ -70,31 +70,31 @@ fn without_it_every_frame_crosses_userspace() {
 }
 
 /// Numbered datagrams, and how many of them overtook another.
-struct Numbered<'a> {
+pub(crate) struct Numbered<'a> {
     from: UdpSocket,
     to: UdpSocket,
-    next: u64,
+    pub(crate) next: u64,
     seen: u64,
-    received: u64,
-    overtaken: u64,
+    pub(crate) received: u64,
+    pub(crate) overtaken: u64,
     _places: (&'a Place, &'a Place),
 }
 
 impl<'a> Numbered<'a> {
-    fn new(from: &'a Place, to: &'a Place, address: IpAddr) -> Numbered<'a> {
+    pub(crate) fn new(from: &'a Place, to: &'a Place, address: IpAddr) -> Numbered<'a> {
         let at = to.run(|| UdpSocket::bind((address, 7777))).unwrap();
         at.set_nonblocking(true).unwrap();
         let socket = udp_socket(from, address, 7777);
         Numbered { from: socket, to: at, next: 0, seen: 0, received: 0, overtaken: 0, _places: (from, to) }
     }
 
-    fn send(&mut self) {
+    pub(crate) fn send(&mut self) {
         self.next += 1;
         let _ = self.from.send(&self.next.to_be_bytes());
         self.receive();
     }
 
-    fn receive(&mut self) {
+    pub(crate) fn receive(&mut self) {
         let mut buffer = [0; 8];
         while let Ok(8) = self.to.recv(&mut buffer) {
             let number = u64::from_be_bytes(buffer);
@@ -108,10 +108,15 @@ impl<'a> Numbered<'a> {
 #[test]
 fn no_datagram_overtakes_another_on_the_way_into_the_kernel_and_back() {
     let (lab, web, db) = shop("order", with("on", 1));
-    let mut numbered = Numbered::new(&web, &db, db.v4().into());
+    keeps_order(&lab, &web, &db, "db");
+}
+
+/// `app`: a label of one end, whose policy is changed time and again.
+pub(crate) fn keeps_order(lab: &Lab, from: &Place, to: &Place, app: &str) {
+    let mut numbered = Numbered::new(from, to, to.v4().into());
     let mut into_kernel = 0;
     for round in 0..20 {
-        let before = status(&lab).frames;
+        let before = status(lab).frames;
         for n in 0..3000 {
             numbered.send();
             // Bursts of every length up to 50, with pauses as long as a frame takes through userspace and much shorter ones.
@@ -119,10 +124,10 @@ fn no_datagram_overtakes_another_on_the_way_into_the_kernel_and_back() {
                 std::thread::sleep(Duration::from_micros(20 * (round % 7)));
             }
         }
-        into_kernel += u64::from(status(&lab).frames > before);
+        into_kernel += u64::from(status(lab).frames > before);
         // Out again: what policy says of one end is another revision.
         lab.apply("none", &format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: none}}, \
-             spec: {{podSelector: {{matchLabels: {{app: db}}}}, policyTypes: [Ingress], ingress: [{{}}, {{from: [{{ipBlock: {{cidr: 192.0.2.{round}/32}}}}]}}]}}}}"));
+             spec: {{podSelector: {{matchLabels: {{app: {app}}}}}, policyTypes: [Ingress], ingress: [{{}}, {{from: [{{ipBlock: {{cidr: 192.0.2.{round}/32}}}}]}}]}}}}"));
     }
     std::thread::sleep(Duration::from_millis(50));
     numbered.receive();
@@ -186,7 +191,13 @@ fn established_flows_go_on_without_a_switch_and_new_ones_do_not() {
 }
 
 /// A datagram as `web` would send it to `db`, on the wire, with type of service and TTL (traffic class and hop limit).
-fn datagram(web: &Place, db: &Place, family: usize, (service, ttl): (u8, u8), payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(
+    web: &Place,
+    db: &Place,
+    family: usize,
+    (service, ttl): (u8, u8),
+    payload: &[u8],
+) -> Vec<u8> {
     let addresses = (both(web)[family], both(db)[family]);
     let mut frame = udp_frame((mac_of(web, "eth0"), gateway::MAC.0), addresses, 9, payload);
     match family {
@@ -207,7 +218,7 @@ fn datagram(web: &Place, db: &Place, family: usize, (service, ttl): (u8, u8), pa
 }
 
 /// Sends until it passes in the kernel, and returns what arrived first and last: by the worker and by the kernel.
-fn both_ways(lab: &Lab, web: &Place, db: &Place, frame: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn both_ways(lab: &Lab, web: &Place, db: &Place, frame: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (wire, at) = (web.wire("eth0"), db.wire("eth0"));
     let payload = frame[frame.len() - 8..].to_vec();
     let arrives = || {
@@ -289,12 +300,16 @@ fn warm(lab: &Lab, web: &Place, db: &Place, frame: &[u8]) {
 #[test]
 fn accounts_are_exact_whichever_way_frames_went() {
     let (lab, web, db) = shop("books", with("on", 1));
+    keeps_books(&lab, &web, &db);
+}
+
+pub(crate) fn keeps_books(lab: &Lab, web: &Place, db: &Place) {
     for family in [0, 1] {
-        let frame = datagram(&web, &db, family, (0, 64), b"count me");
-        both_ways(&lab, &web, &db, &frame);
-        let (wire, flow) = (web.wire("eth0"), || flow_to(&lab, both(&db)[family], 9));
+        let frame = datagram(web, db, family, (0, 64), b"count me");
+        both_ways(lab, web, db, &frame);
+        let (wire, flow) = (web.wire("eth0"), || flow_to(lab, both(db)[family], 9));
         let (before, ports) = (flow(), lab.ports().unwrap());
-        let carried = status(&lab).frames;
+        let carried = status(lab).frames;
         for n in 0..1000 {
             wire.send(&frame).unwrap();
             // Some by the worker: what has a tail behind its packet, and what comes soon after it.
@@ -308,14 +323,13 @@ fn accounts_are_exact_whichever_way_frames_went() {
         let bytes = 1000 * frame.len() as u64 + 10 * (frame.len() as u64 + 4);
         until("all are counted", || flow().forward_frames == before.forward_frames + 1010);
         assert_eq!(flow().forward_bytes, before.forward_bytes + bytes);
-        assert!(status(&lab).frames > carried + 500, "hardly any passed in the kernel");
+        assert!(status(lab).frames > carried + 500, "hardly any passed in the kernel");
         let sums = |ports: &[PortStatus], place: &Place| {
             let port = ports.iter().find(|port| port.addresses.contains(&both(place)[0])).unwrap();
             (port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes)
         };
         let now = lab.ports().unwrap();
-        let (sender, receiver) =
-            ((sums(&ports, &web), sums(&now, &web)), (sums(&ports, &db), sums(&now, &db)));
+        let (sender, receiver) = ((sums(&ports, web), sums(&now, web)), (sums(&ports, db), sums(&now, db)));
         let grew = |frames: (u64, u64), octets: (u64, u64)| {
             // A pod may say something of its own accord meanwhile, of no more than a few dozen bytes.
             let (more_frames, more_bytes) = (frames.1 - frames.0 - 1010, octets.1 - octets.0 - bytes);
