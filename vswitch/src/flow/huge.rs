@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 /// Shorter tables are not worth a page of this size.
-const HUGE_PAGE_LEN: usize = 2 << 20;
+pub(super) const HUGE_PAGE_LEN: usize = 2 << 20;
 
 /// `len` copies of a value.
 pub(super) fn table<T: Clone>(value: T, len: usize) -> Vec<T> {
@@ -20,4 +20,18 @@ pub(super) fn advise(start: usize, len: usize) {
         // SAFETY: MADV_HUGEPAGE changes what memory is backed by and never what it holds, whatever the range.
         unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_HUGEPAGE) };
     }
+}
+
+/// Puts memory that is backed by small pages on huge ones, now. A file under `/dev/shm` gets none as it grows, whatever is advised:
+/// that is for who mounts it to say. What is there already may be put together all the same, from Linux 6.1 on; where
+/// that cannot be, or not everywhere, small pages stay. False: some did.
+pub(super) fn collapse(start: usize, len: usize) -> bool {
+    let (from, to) = (start.next_multiple_of(HUGE_PAGE_LEN), (start + len) / HUGE_PAGE_LEN * HUGE_PAGE_LEN);
+    if from >= to {
+        return true;
+    }
+    // SAFETY: MADV_COLLAPSE changes what memory is backed by and never what it holds, whatever the range.
+    let all = || unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_COLLAPSE) == 0 };
+    // What the kernel holds at the moment is left out.
+    all() || all()
 }
