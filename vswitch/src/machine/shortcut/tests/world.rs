@@ -90,6 +90,8 @@ pub(super) struct Tally {
     revoked: u64,
     attached: u64,
     restarts: u64,
+    /// Captures that began while the kernel carried the flow, and ended with frames of it under way.
+    recalled: u64,
     overflow: u64,
 }
 
@@ -103,6 +105,7 @@ impl Tally {
             && self.returned > least / 20
             && self.revoked > least / 1000
             && self.attached > least / 1000
+            && self.recalled > least / 8000
             && self.restarts > 0;
         assert!(enough || least < 10_000, "{self:?}");
     }
@@ -118,6 +121,7 @@ impl std::ops::AddAssign for Tally {
         self.revoked += other.revoked;
         self.attached += other.attached;
         self.restarts += other.restarts;
+        self.recalled += other.recalled;
         self.overflow += other.overflow;
     }
 }
@@ -147,6 +151,8 @@ pub(super) struct World {
     pub(super) tally: Tally,
     last: VecDeque<String>,
     focus: FlowKey,
+    /// What the kernel carried when the capture that is began.
+    recalled: Option<FlowKey>,
     next_endpoint: u32,
     next_revision: u32,
     ahead_ms: u64,
@@ -182,6 +188,7 @@ impl World {
             tally: Tally::default(),
             last: VecDeque::new(),
             focus: FlowKey::new(UDP, address(1, 4), 1000, address(2, 4), 9),
+            recalled: None,
             next_endpoint: 1,
             next_revision: 1,
             ahead_ms: 0,
@@ -220,6 +227,11 @@ impl World {
         }
         if self.up.len() > 8 {
             return self.come_back();
+        }
+        // Over soon, and now and then before what it called up has come back.
+        if self.truth.pods.iter().any(|pod| pod.is_captured) && self.chance(6) {
+            self.capture();
+            return Ok(());
         }
         match self.rng.random_range(0..1000) {
             0..450 => return self.send(),
@@ -374,6 +386,9 @@ impl World {
             let sums = self.by_port.entry(port).or_default();
             sums[at] += frames;
             sums[at + 1] += octets;
+        }
+        if self.chance(8) {
+            self.capture_end_of(&key);
         }
         Ok(())
     }

@@ -97,16 +97,35 @@ impl World {
         self.programs.clear_port(pod.port).unwrap();
     }
 
+    /// Ends the capture there is, or begins one.
     pub(super) fn capture(&mut self) {
         if self.truth.pods.is_empty() {
             return;
         }
         let any = self.rng.random_range(0..self.truth.pods.len());
         let one = self.truth.pods.iter().position(|pod| pod.is_captured).unwrap_or(any);
+        self.capture_of(one, None);
+    }
+
+    /// One end of a flow that the kernel carries right now.
+    pub(super) fn capture_end_of(&mut self, key: &FlowKey) {
+        let Some((from, to)) = self.truth.ends(key).map(|(from, to)| (from.port, to.port)) else { return };
+        let port = if self.chance(2) { from } else { to };
+        if self.truth.pods.iter().all(|pod| !pod.is_captured)
+            && let Some(one) = self.truth.pods.iter().position(|pod| pod.port == port)
+        {
+            self.capture_of(one, Some(*key));
+        }
+    }
+
+    fn capture_of(&mut self, one: usize, carried: Option<FlowKey>) {
         let pod = &mut self.truth.pods[one];
         pod.is_captured = !pod.is_captured;
-        let said = format!("captured {}: {}", pod.port, pod.is_captured);
-        self.tell(said);
+        let (port, begins) = (pod.port, pod.is_captured);
+        if let Some(key) = std::mem::replace(&mut self.recalled, carried) {
+            self.tally.recalled += u64::from(!begins && self.up.iter().any(|up| up.key == key));
+        }
+        self.tell(format!("captured {port}: {begins}"));
         self.tell_epochs();
     }
 
