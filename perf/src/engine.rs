@@ -11,6 +11,7 @@ use crate::figures::{Bound, Document, Figure, Output, Ratio, Spread, Verdict};
 use crate::placement::{self, on_cpu};
 use crate::progress::Progress;
 use anyhow::Result;
+use clap::ValueEnum;
 pub(crate) use measure::{Bench, Kind, bare};
 use penstock_lookup::Policy;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000], value_name = "N,...", value_parser = rules)]
     rules: Vec<usize>,
     /// What frames meet: all of it unless named.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Hit, Kind::Miss, Kind::New], value_name = "KIND,...")]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::value_variants().iter().copied(), value_name = "KIND,...")]
     kinds: Vec<Kind>,
     /// Frames of one measurement.
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
@@ -169,11 +170,11 @@ fn measured(arguments: &Arguments) -> Result<(Vec<Row>, Spread)> {
 
 fn pipelines(arguments: &Arguments) -> Vec<(Kind, usize)> {
     let mut pipelines = Vec::new();
-    for kind in [Kind::Hit, Kind::Miss, Kind::New] {
+    for &kind in Kind::value_variants() {
         let least = match kind {
             Kind::Hit => 1,
             Kind::Miss => FEW_FLOWS,
-            Kind::New => NEW_FLOWS_MIN,
+            _ => NEW_FLOWS_MIN,
         };
         let flows = arguments.flows.iter().filter(|flows| **flows >= least);
         if arguments.kinds.contains(&kind) {
@@ -243,7 +244,7 @@ mod tests {
         let arguments = Arguments {
             flows: vec![1, 2_000, 10_000],
             rules: vec![0, 10_000],
-            kinds: vec![Kind::Hit, Kind::Miss, Kind::New],
+            kinds: Kind::value_variants().to_vec(),
             frames: 4_000,
             rounds: 2,
             stages: true,
@@ -251,7 +252,7 @@ mod tests {
         };
         let (rows, bare) = measured(&arguments).unwrap();
         assert!(bare.median > 0.0);
-        for kind in [Kind::Hit, Kind::Miss, Kind::New] {
+        for &kind in Kind::value_variants() {
             for rules in [0, 10_000] {
                 let case = Case { kind, flows: 10_000, rules };
                 let row = rows.iter().find(|row| row.case == case).unwrap();

@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         arguments.pods, arguments.policies, arguments.namespaces, arguments.local, arguments.changes
     );
     let changes = if arguments.no_pods { 0 } else { 1 + arguments.changes };
-    let mut progress = Progress::of("policy", 1 + 2 * rounds + changes);
+    let mut progress = Progress::of("policy", 1 + 3 * rounds + changes);
     compile::measure(arguments, &mut document, &mut progress)?;
     on_cpu(cpu, || {
         lookup::measure(rounds, &mut document, &mut progress)?;

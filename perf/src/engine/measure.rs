@@ -10,12 +10,13 @@ use penstock_api::message::{AreaKind, gateway};
 use penstock_api::{EndpointId, PortId, WorkerId};
 use penstock_lookup::Policy;
 use penstock_vswitch::flow::{
-    Conntrack, FlowCache, FragmentLimits, FragmentTable, KeyHasher, Settings, Side,
+    Conntrack, Entry, FlowCache, FragmentLimits, FragmentTable, Judged, KeyHasher, NewFlow, Settings, Side,
 };
 use penstock_vswitch::io::device::{Device, MemoryLink};
 use penstock_vswitch::io::memory::Memory;
 use penstock_vswitch::io::repeat::{Repeat, Tap};
 use penstock_vswitch::packet::checksum::checksum;
+use penstock_vswitch::packet::{FlowKey, L4};
 use penstock_vswitch::snapshot::{self, PortKind, PortRecord, Snapshot};
 use penstock_vswitch::worker::counters::Counters;
 use penstock_vswitch::worker::engine::{Engine, Parts};
@@ -37,6 +38,9 @@ const SINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Nothing lives this long without packets.
 const HOURS_MS: u64 = 4 * 3_600_000;
 
+/// A flow of one frame does not.
+const SILENCE_MS: u64 = 60_000;
+
 /// What every frame meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -46,6 +50,12 @@ pub(crate) enum Kind {
     Miss,
     /// Nobody knows its flow: it is the first.
     New,
+    /// Connection tracking has forgotten its flow, which was silent for too long; the flow cache has not.
+    Back,
+    /// Nobody knows its flow, and for every one that is opened another was silent for too long.
+    Turnover,
+    /// Nobody knows its flow, and connection tracking has no room: the oldest is evicted.
+    Full,
 }
 
 impl Kind {
@@ -54,7 +64,15 @@ impl Kind {
             Kind::Hit => "hit",
             Kind::Miss => "miss, flow known",
             Kind::New => "new flow",
+            Kind::Back => "flow forgotten, still cached",
+            Kind::Turnover => "new flow, another ends",
+            Kind::Full => "new flow, table full",
         }
+    }
+
+    /// Whether every frame opens a flow.
+    pub(crate) fn opens(self) -> bool {
+        !matches!(self, Kind::Hit | Kind::Miss)
     }
 }
 
@@ -132,7 +150,20 @@ impl Bench {
         let opener = Arc::new(MemoryLink::new(256, 2048));
         let mailbox = Arc::new(Mailbox::new()?);
         let hasher = KeyHasher::random();
-        let flows_max = flows.max(4096);
+        let flows_max = match kind {
+            Kind::Full => flows,
+            // Half of it are flows that end.
+            Kind::Turnover => 2 * flows,
+            _ => flows.max(4096),
+        };
+        let mut conntrack = Conntrack::create(Settings {
+            flows_per_port_max: flows_max,
+            hasher: hasher.clone(),
+            ..Settings::sized(flows_max)
+        })?;
+        if matches!(kind, Kind::Back | Kind::Turnover | Kind::Full) {
+            use_up(&mut conntrack);
+        }
         let mut engine = Engine::new(Parts {
             worker: WorkerId(0),
             memory: Memory::private(CHUNKS, CHUNK_SIZE)?,
@@ -141,11 +172,7 @@ impl Bench {
                 Device::Memory { link: Arc::clone(&opener), area: AreaKind::Copy },
             ],
             direct: Vec::new(),
-            conntrack: Conntrack::create(Settings {
-                flows_per_port_max: flows_max,
-                hasher: hasher.clone(),
-                ..Settings::sized(flows_max)
-            })?,
+            conntrack,
             cache: FlowCache::new(if kind == Kind::Miss { 1 } else { 2 * flows_max }),
             fragments: FragmentTable::new(FragmentLimits::default(), hasher),
             snapshot: Arc::new(Snapshot::empty()),
@@ -181,47 +208,78 @@ impl Bench {
         self.engine.install(view.with_context(|| format!("no policy of {rules} rules was prepared"))?);
         self.mailbox.empty_bin();
         self.rules = rules;
-        if self.kind != Kind::New {
+        if !self.kind.opens() {
             self.pass(self.flows);
         }
         Ok(())
     }
 
-    /// Offers `frames` frames (of new flows never more than there are flows) and returns how many million went through per
-    /// second.
+    /// Offers `frames` frames (where each opens a flow, never more than there are flows) and returns how many million went
+    /// through per second.
     pub(crate) fn measure(&mut self, frames: u64) -> Result<f64> {
-        let frames = match self.kind {
-            Kind::New => {
-                self.forget_flows();
-                frames.min(self.flows)
-            }
-            _ => frames,
-        };
+        let frames = self.prepare(frames);
+        let known = self.engine.conntrack().len();
+        let begin_ms = self.now_ms;
         let before = (self.tap.sent.load(Relaxed), self.hits(), self.counted());
         let time = self.pass(frames);
         let sent = self.tap.sent.load(Relaxed) - before.0;
         let hits = self.hits() - before.1;
-        let counted = self.counted() - before.2;
         ensure!(sent == frames, "{sent} of {frames} frames left the switch");
-        ensure!(counted == frames, "flows counted {counted} of {frames} frames");
+        if self.kind.opens() {
+            let opened = self.engine.conntrack().iter().filter(|(_, flow)| flow.created_ms() >= begin_ms);
+            let (flows, counted) =
+                opened.fold((0, 0), |(flows, counted), (_, flow)| (flows + 1, counted + passed(flow)));
+            ensure!(
+                (flows, counted) == (frames, frames),
+                "{frames} frames opened {flows} flows, which counted {counted}"
+            );
+            let ended = known as u64 + frames - self.engine.conntrack().len() as u64;
+            let expected = match self.kind {
+                Kind::Full => frames..=frames,
+                // A round lets some end though it opened none.
+                Kind::Turnover => frames..=frames + 64,
+                _ => 0..=0,
+            };
+            ensure!(expected.contains(&ended), "{ended} flows ended while {frames} were opened");
+        } else {
+            let counted = self.counted() - before.2;
+            ensure!(counted == frames, "flows counted {counted} of {frames} frames");
+        }
         let (least, most) = match self.kind {
             // The least used of a set may have been forgotten.
             Kind::Hit => (frames - frames / 20, frames),
             Kind::Miss if self.flows < 100 => (0, frames),
             Kind::Miss => (0, frames / 20),
-            Kind::New => (0, 0),
+            _ => (0, 0),
         };
         ensure!((least..=most).contains(&hits), "the flow cache answered {hits} times for {frames} frames");
         Ok(frames as f64 / time.as_secs_f64() / 1e6)
     }
 
+    /// Makes what is known what the kind says. How many of these frames may be offered.
+    fn prepare(&mut self, frames: u64) -> u64 {
+        if !self.kind.opens() {
+            return frames;
+        }
+        // What is opened from here on is told by its time.
+        self.now_ms += 1;
+        match self.kind {
+            Kind::New | Kind::Back => self.forget_flows(),
+            Kind::Turnover => self.now_ms += SILENCE_MS,
+            _ => {}
+        }
+        if self.kind != Kind::Back {
+            // Other flows: what the flow cache remembers of one that ended is of no use, but in the way.
+            self.tap.shift.store(self.flows.div_ceil(OPEN_PORTS as u64) as u16, Relaxed);
+        }
+        frames.min(self.flows)
+    }
+
     /// What each stage costs, in nanoseconds per frame, over one more measurement. The clock is read seven times per batch.
     pub(crate) fn stages(&mut self, frames: u64) -> Result<Vec<(String, f64)>> {
-        if self.kind == Kind::New {
-            self.forget_flows();
-        }
+        let frames = self.prepare(frames);
         self.engine.measure_stages(true);
-        self.pass(if self.kind == Kind::New { frames.min(self.flows) } else { frames });
+        self.pass(frames);
         let times = self.engine.measure_stages(false);
         ensure!(times.frames > 0, "no frame was seen");
         let per_frame = |nanos: u64| nanos as f64 / times.frames as f64;
@@ -242,10 +300,8 @@ impl Bench {
         }
     }
 
-    /// Forgets all flows, and makes the next ones others: what the flow cache remembers of a flow that ended is of no use, but in
-    /// the way.
+    /// Lets all flows end.
     fn forget_flows(&mut self) {
-        self.tap.shift.store(self.flows.div_ceil(OPEN_PORTS as u64) as u16, Relaxed);
         self.now_ms += HOURS_MS;
         self.engine.round(self.now_ms);
         while !self.engine.conntrack().is_empty() {
@@ -261,7 +317,37 @@ impl Bench {
     /// What the flows themselves have counted.
     fn counted(&self) -> u64 {
         let flows = self.engine.conntrack().iter();
-        flows.map(|(_, entry)| entry.frames(Side::Forward) + entry.frames(Side::Reply)).sum()
+        flows.map(|(_, flow)| passed(flow)).sum()
+    }
+}
+
+/// Frames of a flow.
+fn passed(flow: &Entry) -> u64 {
+    flow.frames(Side::Forward) + flow.frames(Side::Reply)
+}
+
+/// Makes a new table what it is after a while: its free places are in no order.
+fn use_up(table: &mut Conntrack) {
+    let mut flows = Vec::new();
+    for n in 0..table.capacity() {
+        let [.., a, b, c] = (n as u32).to_be_bytes();
+        let key = FlowKey::new(17, [10, a, b, c].into(), 1, [10, 0, 0, 1].into(), 2);
+        let flow = NewFlow {
+            key,
+            reply_key: key.reversed(),
+            source: EndpointId(1),
+            destination: EndpointId(2),
+            source_port: PortId(1),
+            destination_port: PortId(2),
+            judged: Judged::NEVER,
+            egress_rule: 0,
+            ingress_rule: 0,
+            l4: L4::Udp,
+        };
+        flows.extend(table.insert(&flow, 0));
+    }
+    for n in shuffled(flows.len()) {
+        table.remove(flows[n]);
     }
 }
 

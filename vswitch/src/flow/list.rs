@@ -28,7 +28,7 @@ impl Lists {
         Lists { ends: vec![Ends::default(); lists], links: huge::table(Links::default(), nodes) }
     }
 
-    /// Asks for what appending this node will write.
+    /// Asks for this node's links.
     #[inline]
     pub(super) fn prefetch(&self, node: u32) {
         prefetch(&self.links[node as usize]);
@@ -41,6 +41,22 @@ impl Lists {
     /// The node that is in the list longest.
     pub(super) fn front(&self, list: usize) -> Option<u32> {
         self.ends[list].head.checked_sub(1)
+    }
+
+    /// The node that follows in the same list.
+    pub(super) fn next(&self, node: u32) -> Option<u32> {
+        self.links[node as usize].next.checked_sub(1)
+    }
+
+    /// When this node's own links have arrived: asks for what else taking it out will write.
+    #[inline]
+    pub(super) fn prefetch_neighbours(&self, node: u32) {
+        let Links { previous, next } = self.links[node as usize];
+        for neighbour in [previous, next] {
+            if let Some(neighbour) = neighbour.checked_sub(1) {
+                self.prefetch(neighbour);
+            }
+        }
     }
 
     /// Appends a node that is in no list.

@@ -22,8 +22,8 @@ mod shared;
 
 pub use cache::{CacheEntry, FlowCache, Guess};
 pub use conntrack::{
-    Adopted, Conntrack, Entry, FlowId, Judged, NewFlow, OpenError, Settings, Side, State, Timeouts, Touch,
-    adopt_into, may_open,
+    Adopted, Ahead, Conntrack, Entry, FlowId, Judged, NewFlow, OpenError, Settings, Side, State, Timeouts,
+    Touch, adopt_into, may_open,
 };
 pub use fragments::{Fate, FragmentLimits, FragmentTable, Later, Piece, Released};
 pub use hash::KeyHasher;

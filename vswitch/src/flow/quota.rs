@@ -34,10 +34,16 @@ impl Quota {
         }
     }
 
-    /// Asks for what making this entry expendable will write.
+    /// Asks for what making this entry expendable will write, or read to undo it.
     #[inline]
     pub(super) fn prefetch(&self, entry: u32) {
         self.expendable.prefetch(entry);
+    }
+
+    /// Second pass: asks for what else keeping this entry will write.
+    #[inline]
+    pub(super) fn prefetch_neighbours(&self, entry: u32) {
+        self.expendable.prefetch_neighbours(entry);
     }
 
     pub(super) fn held(&self, port: PortId) -> u32 {
@@ -79,6 +85,11 @@ impl Quota {
     /// The entry this port would miss least.
     pub(super) fn oldest_of(&self, port: PortId) -> Option<u32> {
         self.expendable.front(port.index())
+    }
+
+    /// The entry to be taken after this one, of the same port.
+    pub(super) fn after(&self, victim: u32) -> Option<u32> {
+        self.expendable.next(victim)
     }
 
     /// An entry to take for `port` in a full table: its own, or one of a port that holds plainly more.

@@ -24,7 +24,7 @@ const HEADER_LEN: usize = 4096;
 const MAGIC: u64 = u64::from_be_bytes(*b"PSTKFLOW");
 /// Changes whenever the meaning of a record does.
 const LAYOUT: u32 = 2;
-const RECORDS_MAX: usize = 1 << 30;
+const RECORDS_MAX: usize = 1 << 29;
 
 /// The array of records of one table.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ fn bytes_for(records: usize) -> io::Result<usize> {
     if records == 0 || records >= RECORDS_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the number of flows must be between 1 and 2^30",
+            "the number of flows must be between 1 and 2^29",
         ));
     }
     Ok(HEADER_LEN + records * size_of::<Entry>())

@@ -28,7 +28,7 @@ impl Engine {
                     return Step::Forward { out };
                 }
                 // Another flow by now, or one that ends here.
-                Ok(None | Some(Touch::Reopen)) => {}
+                Ok(None | Some(Touch::Reopen)) => self.ended = true,
                 Err(reason) => return Step::Drop(reason),
             }
         }

@@ -18,7 +18,7 @@ use super::handover::{Handover, Purpose};
 use super::mailbox::{Capture, Mailbox};
 use super::shortcut::Requests;
 use super::stages::{Stage, Watch};
-use crate::flow::{Conntrack, FlowCache, FragmentTable, Guess, Released};
+use crate::flow::{Ahead, Conntrack, FlowCache, FragmentTable, Guess, Released};
 use crate::io::device::{Device, Received};
 use crate::io::memory::{FrameId, Memory, Place};
 use crate::io::ring::Transport;
@@ -65,7 +65,9 @@ pub struct Engine {
     pub(super) guessed: usize,
     pub(super) fetched: usize,
     /// Of those, flows nobody knows.
-    pub(super) new: usize,
+    pub(super) ahead: Ahead,
+    /// In the batch before this one the cache knew flows that had ended: there will be more.
+    pub(super) ended: bool,
     /// Pieces whose first has come, to be judged after it.
     pub(super) pieces: Vec<(FrameId, FlowKey)>,
     pub(super) released: Vec<Released>,
@@ -189,7 +191,8 @@ impl Engine {
             batched: 0,
             guessed: 0,
             fetched: 0,
-            new: 0,
+            ahead: Ahead::default(),
+            ended: false,
             pieces: Vec::with_capacity(held_max),
             released: Vec::with_capacity(held_max),
             held_from: vec![PortId::HOST; held_max],
@@ -238,7 +241,8 @@ impl Engine {
             self.parts.handover.wake(self.to_wake);
             self.to_wake = 0;
         }
-        self.parts.conntrack.expire(now_ms, EXPIRE_BUDGET);
+        // As many may end as may have begun.
+        self.parts.conntrack.expire(now_ms, frames.max(EXPIRE_BUDGET));
         self.parts.counters.flows.set(self.parts.conntrack.len() as u64);
         self.parts.fragments.expire(now_ms, EXPIRE_BUDGET, &mut self.released);
         self.settle_released();
@@ -380,11 +384,26 @@ impl Engine {
         let packet = &mut self.batch[self.fetched];
         self.fetched += 1;
         match self.parts.cache.flow_at(packet.guess) {
-            Some(flow) => self.parts.conntrack.prefetch_flow(flow),
+            Some((flow, _)) => self.parts.conntrack.prefetch_flow(flow),
             None => {
-                let reply = self.parts.conntrack.prefetch_missed(&packet.parsed.key, packet.hash, self.new);
-                self.new += usize::from(reply.is_some());
+                let Packet { parsed, hash, port, .. } = &*packet;
+                let reply = self.parts.conntrack.prefetch_missed(&parsed.key, *hash, *port, &mut self.ahead);
                 packet.reply_hash = reply.unwrap_or(0);
+            }
+        }
+    }
+
+    /// The batch's flows have arrived: where the cache's entry is of one that ended, asks for what a new one needs.
+    #[cold]
+    fn fetch_anew(&mut self) {
+        let Parts { cache, conntrack, .. } = &self.parts;
+        for packet in &mut self.batch[..self.batched] {
+            if let Some((flow, stamp)) = cache.flow_at(packet.guess)
+                && conntrack.current(flow, stamp).is_none()
+            {
+                conntrack.prefetch(packet.hash);
+                let Packet { parsed, port, .. } = &*packet;
+                packet.reply_hash = conntrack.prefetch_new(&parsed.key, *port, &mut self.ahead);
             }
         }
     }
@@ -401,6 +420,10 @@ impl Engine {
         while self.fetched < self.batched {
             self.fetch_next();
         }
+        if std::mem::take(&mut self.ended) {
+            self.fetch_anew();
+        }
+        self.parts.conntrack.prefetch_done(&mut self.ahead);
         self.mark(Stage::Fetch);
         let mut places = std::mem::take(&mut self.batch);
         let batch = &mut places[..self.batched];
@@ -422,7 +445,7 @@ impl Engine {
         drop(snapshot);
         self.mark(Stage::Forward);
         self.parts.counters.cache_hits.add(hits);
-        (self.batched, self.guessed, self.fetched, self.new) = (0, 0, 0, 0);
+        (self.batched, self.guessed, self.fetched) = (0, 0, 0);
         self.batch = places;
     }
 

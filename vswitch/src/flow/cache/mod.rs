@@ -122,10 +122,10 @@ impl FlowCache {
         prefetch(&self.entries[set * WAYS + way % WAYS]);
     }
 
-    /// Third pass, when the entry has arrived: its flow, for whoever wants to prefetch that.
+    /// Third pass, when the entry has arrived: its flow and stamp, for whoever wants to prefetch that.
     #[inline]
-    pub fn flow_at(&self, guess: Guess) -> Option<FlowId> {
-        self.entries.get(guess.0 as usize).map(|entry| entry.flow)
+    pub fn flow_at(&self, guess: Guess) -> Option<(FlowId, u32)> {
+        self.entries.get(guess.0 as usize).map(|entry| (entry.flow, entry.stamp))
     }
 
     /// What [`FlowCache::get`] says, sooner if the guess was right.

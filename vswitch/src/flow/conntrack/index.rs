@@ -21,6 +21,9 @@ struct Bucket {
 pub(super) struct Index {
     buckets: Vec<Bucket>,
     mask: usize,
+    /// Where the tuples of each slot are, so that they can be taken out without being read: number of the place and one, over all
+    /// buckets; 0 is nowhere.
+    places: Vec<[u32; 2]>,
 }
 
 fn tag_of(hash: u64) -> u32 {
@@ -35,7 +38,11 @@ impl Index {
     /// Both tuples of `flows_max` flows, half full.
     pub(super) fn new(flows_max: usize) -> Self {
         let buckets = (flows_max * 4).div_ceil(PLACES).next_power_of_two();
-        Index { buckets: huge::table(Bucket::default(), buckets), mask: buckets - 1 }
+        Index {
+            buckets: huge::table(Bucket::default(), buckets),
+            mask: buckets - 1,
+            places: huge::table([0; 2], flows_max),
+        }
     }
 
     #[inline]
@@ -48,6 +55,22 @@ impl Index {
     pub(super) fn prefetch(&self, hash: u64) {
         for home in self.homes(hash) {
             prefetch(&self.buckets[home]);
+        }
+    }
+
+    /// Asks for what tells where the tuples of this slot are, or will.
+    #[inline]
+    pub(super) fn prefetch_places(&self, slot: u32) {
+        prefetch(&self.places[slot as usize]);
+    }
+
+    /// Second pass: asks for the lines the tuples of this slot are in.
+    #[inline]
+    pub(super) fn prefetch_tuples(&self, slot: u32) {
+        for place in self.places[slot as usize] {
+            if let Some(at) = place.checked_sub(1) {
+                prefetch(&self.buckets[at as usize / PLACES]);
+            }
         }
     }
 
@@ -90,42 +113,38 @@ impl Index {
     /// Adds both tuples of a slot, or neither: false when there is no room. `same` when they are one.
     #[must_use]
     pub(super) fn insert_both(&mut self, hashes: [u64; 2], slot: u32, same: bool) -> bool {
-        if !self.insert(hashes[0], pack(slot, Side::Forward)) {
-            return false;
+        let Some(forward) = self.insert(hashes[0], pack(slot, Side::Forward)) else { return false };
+        let reply = match same {
+            true => Some(0),
+            false => self.insert(hashes[1], pack(slot, Side::Reply)),
+        };
+        self.places[slot as usize] = [forward, reply.unwrap_or(0)];
+        if reply.is_none() {
+            self.remove(slot);
         }
-        if same || self.insert(hashes[1], pack(slot, Side::Reply)) {
-            return true;
-        }
-        self.remove(hashes[0], slot);
-        false
+        reply.is_some()
     }
 
-    fn insert(&mut self, hash: u64, packed: u32) -> bool {
+    /// The place it is in now, and one.
+    fn insert(&mut self, hash: u64, packed: u32) -> Option<u32> {
         let [first, second] = self.homes(hash);
         let [here, there] = [first, second].map(|home| lanes::equal(&self.buckets[home].refs, 0));
         let (home, empty) =
             if here.count_ones() >= there.count_ones() { (first, here) } else { (second, there) };
         if empty == 0 {
-            return false;
+            return None;
         }
         let (bucket, place) = (&mut self.buckets[home], empty.trailing_zeros() as usize);
         bucket.refs[place] = packed;
         bucket.tags[place] = tag_of(hash);
-        true
+        Some((home * PLACES + place + 1) as u32)
     }
 
-    /// Takes out the tuple of this slot that has this hash.
-    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
-        let tag = tag_of(hash);
-        for home in self.homes(hash) {
-            let mut places = self.matching(home, tag);
-            while places != 0 {
-                let found = &mut self.buckets[home].refs[places.trailing_zeros() as usize];
-                if (*found - 1) >> 1 == slot {
-                    *found = 0;
-                    return;
-                }
-                places &= places - 1;
+    /// Takes out the tuples of a slot.
+    pub(super) fn remove(&mut self, slot: u32) {
+        for place in std::mem::take(&mut self.places[slot as usize]) {
+            if let Some(at) = place.checked_sub(1) {
+                self.buckets[at as usize / PLACES].refs[at as usize % PLACES] = 0;
             }
         }
     }
@@ -138,7 +157,7 @@ mod tests {
     #[test]
     fn when_there_is_room_for_one_tuple_only_neither_is_added() {
         // One bucket of eight places.
-        let mut index = Index::new(1);
+        let mut index = Index { places: vec![[0; 2]; PLACES], ..Index::new(1) };
         for slot in 0..3 {
             assert!(index.insert_both([u64::from(slot) << 33, u64::from(slot) << 33 | 1 << 32], slot, false));
         }

@@ -36,13 +36,14 @@ pub use adopt::{Adopted, OpenError, adopt_into};
 pub use entry::{Entry, FlowId, Judged, NewFlow, Side, State};
 use index::Index;
 use penstock_api::artefact::protocol;
-use penstock_api::{DropReason, EndpointId};
+use penstock_api::{DropReason, EndpointId, PortId};
+use std::collections::VecDeque;
 use wheel::Wheel;
 
 /// How much, how long, and hashed how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Flows this worker tracks; below 2^30.
+    /// Flows this worker tracks; below 2^29.
     pub flows_max: usize,
     /// Flows one source port may have here.
     pub flows_per_port_max: usize,
@@ -160,6 +161,26 @@ fn is_icmp_answer(family: u8, kind: u8) -> bool {
 /// A UDP (or ICMP, or other) flow answered for this long is no longer evicted for a newer one.
 const ASSURED_AFTER_MS: u64 = 2_000;
 
+/// Flows the wheel shows at a time.
+const DUE_AT_ONCE: usize = 16;
+/// Between both passes over what will be evicted.
+const VICTIMS_AHEAD: usize = 8;
+
+/// What was asked for on behalf of new flows of one batch, in the order they come in. A hint, as all that comes of it.
+#[derive(Debug)]
+pub struct Ahead {
+    new: usize,
+    port: PortId,
+    /// Flows that will be evicted, between both passes over them; never more than [`VICTIMS_AHEAD`] and one.
+    victims: VecDeque<u32>,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Ahead { new: 0, port: PortId::HOST, victims: VecDeque::with_capacity(VICTIMS_AHEAD + 1) }
+    }
+}
+
 /// Progress of a walk over the whole table, a bounded piece at a time. Begin with the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep {
@@ -221,25 +242,76 @@ impl Conntrack {
         self.index.prefetch(hash);
     }
 
-    /// Second pass over what is in no cache: asks for the record of a tuple that may be known. If it cannot be, asks for what
-    /// [`Conntrack::insert`] will read and write when it comes to the `nth` new flow from now, and returns the hash of the reply.
+    /// Second pass over what is in no cache: asks for the record of a tuple that may be known. If it cannot be, does what
+    /// [`Conntrack::prefetch_new`] does.
     #[inline]
-    pub fn prefetch_missed(&self, key: &FlowKey, hash: u64, nth: usize) -> Option<u64> {
+    pub fn prefetch_missed(&self, key: &FlowKey, hash: u64, port: PortId, ahead: &mut Ahead) -> Option<u64> {
         if let Some(slot) = self.index.candidate(hash) {
             if let Some(entry) = self.records.get(slot as usize) {
                 entry.prefetch_all();
             }
             return None;
         }
+        Some(self.prefetch_new(key, port, ahead))
+    }
+
+    /// Asks for what [`Conntrack::insert`] will read and write when it comes to a new flow of this port, after those in `ahead`.
+    /// Returns the hash of the reply.
+    #[inline]
+    pub fn prefetch_new(&self, key: &FlowKey, port: PortId, ahead: &mut Ahead) -> u64 {
         let reply_hash = self.settings.hasher.hash_words(&key.reversed_words(), 0);
         self.index.prefetch(reply_hash);
-        let slot = self.free.len().checked_sub(nth + 1).and_then(|at| self.free.get(at));
-        if let Some(&slot) = slot {
-            self.records[slot as usize].prefetch_all();
-            self.wheel.prefetch(slot);
-            self.quota.prefetch(slot);
+        let is_over = self.quota.held(port) as usize + ahead.new >= self.settings.flows_per_port_max;
+        let free = self.free.len().checked_sub(ahead.new + 1).filter(|_| !is_over);
+        ahead.new += 1;
+        match free {
+            Some(at) => self.prefetch_slot(self.free[at]),
+            None => self.prefetch_victim(port, ahead),
         }
-        Some(reply_hash)
+        reply_hash
+    }
+
+    #[inline]
+    fn prefetch_slot(&self, slot: u32) {
+        self.records[slot as usize].prefetch_all();
+        self.index.prefetch_places(slot);
+        self.wheel.prefetch(slot);
+        self.quota.prefetch(slot);
+    }
+
+    /// Second pass over a slot that will be freed.
+    #[inline]
+    fn prefetch_around(&self, slot: u32) {
+        self.index.prefetch_tuples(slot);
+        self.wheel.prefetch_neighbours(slot);
+        self.quota.prefetch_neighbours(slot);
+    }
+
+    /// Whose place a new flow of this port will take, as far as can be told; the last but few of those found before is due for
+    /// its second pass.
+    fn prefetch_victim(&self, port: PortId, ahead: &mut Ahead) {
+        let victim = match ahead.victims.back() {
+            Some(&last) if ahead.port == port => self.quota.after(last),
+            _ => self.quota.victim_for(port),
+        };
+        let Some(victim) = victim else { return };
+        ahead.port = port;
+        self.prefetch_slot(victim);
+        ahead.victims.push_back(victim);
+        if ahead.victims.len() > VICTIMS_AHEAD
+            && let Some(slot) = ahead.victims.pop_front()
+        {
+            self.prefetch_around(slot);
+        }
+    }
+
+    /// No more is asked for before flows are inserted.
+    #[inline]
+    pub fn prefetch_done(&self, ahead: &mut Ahead) {
+        while let Some(slot) = ahead.victims.pop_front() {
+            self.prefetch_around(slot);
+        }
+        ahead.new = 0;
     }
 
     /// Asks for the line [`Conntrack::touch`] will write.
@@ -429,11 +501,7 @@ impl Conntrack {
         let Some(entry) = self.records.get_mut(id.index()).filter(|entry| entry.is_live()) else { return };
         entry.close();
         let (port, expendable) = (entry.source_port(), entry.state().is_expendable());
-        let keys = [entry.key(), entry.reply_key()];
-        for key in &keys {
-            let hash = self.settings.hasher.hash(key);
-            self.index.remove(hash, id.0);
-        }
+        self.index.remove(id.0);
         self.quota.sub(port);
         if expendable {
             self.quota.keep(port, id.0);
@@ -445,16 +513,33 @@ impl Conntrack {
     /// Forgets flows that were silent for too long; looks at no more than `budget` of them. Returns how many went. Call it
     /// once per round with what the round can spare: what was not reached is reached next time.
     pub fn expire(&mut self, now_ms: u64, budget: usize) -> usize {
-        let mut gone = 0;
-        for _ in 0..budget {
-            let Some(slot) = self.wheel.due(now_ms) else { break };
-            let deadline_ms = self.deadline_ms(&self.records[slot as usize]);
-            if deadline_ms <= now_ms {
-                self.remove(FlowId(slot));
-                gone += 1;
-            } else {
-                self.wheel.unschedule(slot);
-                self.wheel.schedule(slot, deadline_ms);
+        let (mut gone, mut left) = (0, budget);
+        let mut due = [0; DUE_AT_ONCE];
+        while left > 0 {
+            // Each flow is memory in a dozen places: asked for together.
+            let Conntrack { records, index, quota, wheel, .. } = self;
+            let room = &mut due[..left.min(DUE_AT_ONCE)];
+            let found = wheel.due(now_ms, room, |slot| {
+                records[slot as usize].prefetch_all();
+                index.prefetch_places(slot);
+                quota.prefetch(slot);
+            });
+            if found == 0 {
+                break;
+            }
+            left -= found;
+            for &slot in &due[..found] {
+                self.prefetch_around(slot);
+            }
+            for &slot in &due[..found] {
+                let deadline_ms = self.deadline_ms(&self.records[slot as usize]);
+                if deadline_ms <= now_ms {
+                    self.remove(FlowId(slot));
+                    gone += 1;
+                } else {
+                    self.wheel.unschedule(slot);
+                    self.wheel.schedule(slot, deadline_ms);
+                }
             }
         }
         gone

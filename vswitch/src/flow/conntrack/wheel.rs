@@ -27,11 +27,17 @@ impl Wheel {
         }
     }
 
-    /// Asks for what scheduling this flow will write.
+    /// Asks for what scheduling this flow will write, or read to undo it.
     #[inline]
     pub(super) fn prefetch(&self, flow: u32) {
         self.slots.prefetch(flow);
         prefetch(&self.slot_of[flow as usize]);
+    }
+
+    /// Second pass: asks for what else unscheduling this flow will write.
+    #[inline]
+    pub(super) fn prefetch_neighbours(&self, flow: u32) {
+        self.slots.prefetch_neighbours(flow);
     }
 
     pub(super) fn schedule(&mut self, flow: u32, deadline_ms: u64) {
@@ -48,17 +54,27 @@ impl Wheel {
         }
     }
 
-    /// A flow whose tick has come; the caller takes it out or schedules it anew before asking again.
-    pub(super) fn due(&mut self, now_ms: u64) -> Option<u32> {
+    /// Flows whose tick has come, as many as there is room for in `due`: returns how many. Each is shown to `seen` as soon as it is
+    /// known. The caller takes them out or schedules them anew before asking again.
+    pub(super) fn due(&mut self, now_ms: u64, due: &mut [u32], seen: impl Fn(u32)) -> usize {
         let present = now_ms / TICK_MS;
         // One turn shows every flow once; more would show none it has not shown.
         self.cursor = self.cursor.max(present.saturating_sub(SLOTS - 1));
         while self.cursor <= present {
-            if let Some(flow) = self.slots.front((self.cursor % SLOTS) as usize) {
-                return Some(flow);
+            let mut found = 0;
+            let mut flow = self.slots.front((self.cursor % SLOTS) as usize);
+            while let (Some(known), Some(place)) = (flow, due.get_mut(found)) {
+                prefetch(&self.slot_of[known as usize]);
+                seen(known);
+                *place = known;
+                found += 1;
+                flow = self.slots.next(known);
+            }
+            if found > 0 {
+                return found;
             }
             self.cursor += 1;
         }
-        None
+        0
     }
 }
