@@ -368,22 +368,8 @@ pub(crate) fn gone(container_id: &str, interface: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::testing::port;
     use penstock_api::artefact::PodKey;
-
-    fn port(n: u8) -> PodPort {
-        PodPort {
-            container_id: format!("c{n}"),
-            interface: "eth0".into(),
-            host_end: format!("pt{n}"),
-            pod: PodKey::new("default", format!("pod{n}")),
-            mac: Mac([2, 0, 0, 0, 0, n]),
-            addresses: vec![
-                format!("10.244.0.{n}").parse().unwrap(),
-                format!("fd00:10:244::{n:x}").parse().unwrap(),
-            ],
-            mtu: 1500,
-        }
-    }
 
     #[test]
     fn a_slot_is_not_used_again_at_once_and_an_endpoint_never() {
