@@ -42,26 +42,6 @@ pub(crate) enum Over {
     Testpmd,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum PollingArgument {
-    /// Looks again at once
-    Busy,
-    /// Looks for a while, then sleeps until the kernel wakes it
-    Adaptive,
-    /// Sleeps at once
-    Interrupt,
-}
-
-impl PollingArgument {
-    fn polling(self) -> Polling {
-        match self {
-            PollingArgument::Busy => Polling::Busy,
-            PollingArgument::Adaptive => Polling::Adaptive,
-            PollingArgument::Interrupt => Polling::Interrupt,
-        }
-    }
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct WayArguments {
     /// What is between the pods.
@@ -75,7 +55,7 @@ pub(crate) struct WayArguments {
     pub(crate) worker_cpu: usize,
     /// What the switch's worker does without work [default: busy; with the shortcut adaptive].
     #[arg(long, value_enum)]
-    pub(crate) polling: Option<PollingArgument>,
+    pub(crate) polling: Option<Polling>,
     /// Further arguments of the switch: --switch-argument=--budget=128
     #[arg(long, value_name = "ARGUMENT")]
     pub(crate) switch_argument: Vec<String>,
@@ -146,7 +126,7 @@ impl WayArguments {
     }
 
     fn switch(&self, shortcut: Shortcut, mtu: u16, flows_max: u32) -> Result<Switch> {
-        let polling = self.polling.map_or_else(|| shortcut.polling(), PollingArgument::polling);
+        let polling = self.polling.unwrap_or_else(|| shortcut.polling());
         let mut arguments = ["--cpus", &self.worker_cpu.to_string()].map(str::to_owned).to_vec();
         arguments.extend(["--shortcut", shortcut.value()].map(str::to_owned));
         // Room for what a hash table wants beside.

@@ -64,10 +64,13 @@ impl Default for LabOptions {
 }
 
 /// How workers wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Polling {
+    /// Looks again at once
     Busy,
+    /// Looks for a while, then sleeps until the kernel wakes it
     Adaptive,
+    /// Sleeps at once
     Interrupt,
 }
 
