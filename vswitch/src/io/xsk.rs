@@ -466,11 +466,19 @@ impl Xsk {
         self.is_staging = is_open;
         let Some(rings) = &mut self.rings else { return };
         // What was taken from the ring and has not come back waits for nobody's call.
-        let queued = self.config.ring_len.saturating_sub(rings.tx.nb_free(self.config.ring_len));
-        if queued > 0 && rings.tx.needs_wakeup() {
+        let ring_len = self.config.ring_len;
+        let mut queued = ring_len.saturating_sub(rings.tx.nb_free(ring_len));
+        while queued > 0 && rings.tx.needs_wakeup() {
             self.syscalls += 1;
             // An error here is the interface's (down, gone): frames stay queued and the watchdog sees it.
             let _ = rings.tx.wakeup();
+            let before = queued;
+            queued = ring_len.saturating_sub(rings.tx.nb_free(ring_len));
+            // Where copying, a kernel before 6.17 takes 32 with a call, and a batch is more: what it left would stand in the ring until
+            // that is full.
+            if queued >= before || self.config.area == AreaKind::ZeroCopy {
+                break;
+            }
         }
     }
 
