@@ -8,7 +8,7 @@ use crate::io::coalesce::{self, Coalesce, Rate};
 use crate::io::setup::Links;
 use crate::worker::counters::Counters;
 use crate::worker::mailbox::{Command, Mailbox};
-use crate::worker::run;
+use crate::worker::prefer;
 use crate::worker::watchdog::{self, Seen, Watched};
 use penstock_api::WorkerId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ pub(super) fn watch(
     stopping: &AtomicBool,
 ) {
     // It does little, and while it waits for a CPU frames may go where nobody takes them. The workers tell when they may not.
-    let _ = run::prefer();
+    let _ = prefer::thread();
     let look = |worker: usize| {
         let counters = &counters[worker];
         let sent = lock(programs).trunk_frames(WorkerId(worker as u8)).0;

@@ -9,6 +9,7 @@ mod echo;
 pub mod engine;
 pub mod handover;
 pub mod mailbox;
+pub mod prefer;
 mod report;
 pub mod run;
 mod send;

@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use super::mailbox::Command;
+use super::prefer;
 use super::report;
 use crate::io::maps::Rounds;
 use crate::io::xsk::BATCH;
@@ -120,7 +121,7 @@ impl Runner {
                 self.engine.worker()
             );
         }
-        if let Err(error) = prefer() {
+        if let Err(error) = prefer::worker(self.config.cpu) {
             let worker = self.engine.worker();
             tracing::warn!(%worker, "cannot be preferred by the scheduler ({error}; CAP_SYS_NICE): it may wait for its CPU");
         }
@@ -257,18 +258,6 @@ impl Runner {
             crate::io::xsk::poll(&mut self.poll_fds, timeout_ms);
         }
         mailbox.awake();
-    }
-}
-
-/// Asks the scheduler to let this thread go first: while a worker waits for a CPU, every pod waits. Where sessions are scheduled as
-/// groups (autogroup), the group has to be preferred too.
-pub fn prefer() -> Result<(), String> {
-    const FIRST: i32 = -20;
-    rustix::process::setpriority_process(Some(rustix::thread::gettid()), FIRST).map_err(|e| e.to_string())?;
-    match std::fs::write("/proc/self/autogroup", FIRST.to_string()) {
-        // A kernel without autogroups.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|e| format!("autogroup: {e}")),
     }
 }
 

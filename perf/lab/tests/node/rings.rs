@@ -210,7 +210,6 @@ impl Flooded {
         Flooded { lab, asked, answered, drops: books.drops }
     }
 
-    /// Linux 6.1 fails this: see `perf/vm/known`.
     fn assert_others_were_answered(&self) {
         let Flooded { asked, answered, drops, .. } = self;
         assert!(*asked >= 10, "hardly any ping was tried: {asked}");
