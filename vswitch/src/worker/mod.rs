@@ -14,5 +14,6 @@ mod report;
 pub mod run;
 mod send;
 pub mod shortcut;
+mod sockets;
 mod stages;
 pub mod watchdog;
