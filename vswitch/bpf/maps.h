@@ -91,6 +91,14 @@ struct {
 	__type(value, __u32);
 } QUEUES SEC(".maps");
 
+/* By slot: the direct port whose flows may pass by the stack, since its interface has the program `nic`; 0: none may. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XSKS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} PASSING SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, XSKS_MAX);

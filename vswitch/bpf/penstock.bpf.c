@@ -5,12 +5,15 @@
  *   AF_XDP socket --> far end ==veth==> near end --tc ingress: trunk--> into the pod (redirect_peer)
  *   a flow that the switch handed over: pod host end --tc ingress: pod--> into the other pod (redirect_peer)
  *     or, marked, to penstock0's outer end (redirect_peer) --tc ingress: outer--> NIC of a direct port
+ *   and from there: NIC --XDP: direct--> its AF_XDP socket; or, of such a flow, --stack, tc ingress: nic--> marked, to penstock0's
+ *     inner end (redirect_peer) --tc ingress: host--> into the pod (redirect_peer)
  *
  * Every interface here but penstock0's outer end and the NICs lives in a namespace that routes nothing: a frame that no program
  * takes goes nowhere, and so does every frame when a program is removed.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -250,9 +253,16 @@ static __always_inline struct port *target_of(const struct flow *flow, __u32 por
 	return target;
 }
 
+/* How long the packet is without what an Ethernet frame is filled up with, which a NIC does not take away. */
+static __always_inline __u32 without_padding(const struct iphdr *ip, __u32 ip_len)
+{
+	__u32 own = bpf_ntohs(ip->tot_len);
+	return ip_len == ETH_ZLEN - ETH_HLEN && own < ip_len ? own : ip_len;
+}
+
 /* The frame goes where the flow leads, as the worker would have sent it; or not at all, untouched: -1. */
 static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct port *target, __u32 target_id,
-				 const struct plain *plain, __u32 frames)
+				 const struct plain *plain, __u32 frames, bool is_from_direct)
 {
 	__u32 row = bpf_get_smp_processor_id() * SHORTCUTS_MAX + slot;
 	struct carried *carried = bpf_map_lookup_elem(&CARRIED, &row);
@@ -273,6 +283,13 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 slot, const struct
 		if ((void *)(ip + 1) > end)
 			return -1;
 		ip->hop_limit--;
+		/* A NIC may have summed up all behind Ethernet's header; IPv4's sums up to the same. */
+		if (is_from_direct)
+			bpf_csum_update(skb, ~(__u32)bpf_htons(1));
+		eth = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if ((void *)(eth + 1) > end)
+			return -1;
 	}
 	const __u8 gateway[ETH_ALEN] = GATEWAY_MAC;
 	__builtin_memcpy(eth->h_dest, target->mac, ETH_ALEN);
@@ -303,17 +320,12 @@ static __always_inline struct port *find_port(__u32 ifindex, __u32 *id)
 	return port && port->ifindex == ifindex ? port : NULL;
 }
 
-static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
+static __always_inline int from_port(struct __sk_buff *skb, struct port *port, __u32 port_id, bool is_host)
 {
 	struct plain plain = {};
 	struct flow *flow = NULL;
-
-	__u32 ifindex = skb->ifindex;
+	bool is_direct = port->flags & PORT_DIRECT;
 	__u32 frames = skb->gso_segs ? skb->gso_segs : 1;
-	__u32 port_id = 0;
-	struct port *port = find_port(ifindex, &port_id);
-	if (!port)
-		return drop_unknown(frames);
 
 	if (skb->vlan_present)
 		return drop(port_id, PORT_VLAN, frames);
@@ -349,8 +361,10 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		if (!(ip->frag_off & bpf_htons(0x3fff)))
 			ports = ip->ihl == 5 ? l4_ports(ip + 1, end, protocol) :
 					       l4_ports_at(skb, ETH_HLEN + ip->ihl * 4, protocol);
-		if (!is_host)
-			look_at_v4(&plain, ip, end, skb->len - ETH_HLEN);
+		if (!is_host) {
+			__u32 ip_len = skb->len - ETH_HLEN;
+			look_at_v4(&plain, ip, end, is_direct ? without_padding(ip, ip_len) : ip_len);
+		}
 		break;
 	}
 	case bpf_htons(ETH_P_IPV6): {
@@ -406,7 +420,7 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 		} else if (flow->direct || is_drained(flow)) {
 			if (!flow->direct)
 				flow->direct = 1;
-			int action = carry(skb, slot, target, flow->target_port, &plain, frames);
+			int action = carry(skb, slot, target, flow->target_port, &plain, frames, is_direct);
 			if (action >= 0)
 				return action;
 			flow = NULL;
@@ -471,13 +485,28 @@ static __always_inline int from_port(struct __sk_buff *skb, bool is_host)
 SEC("classifier")
 int pod(struct __sk_buff *skb)
 {
-	return from_port(skb, false);
+	__u32 id = 0;
+	struct port *port = find_port(skb->ifindex, &id);
+	return port ? from_port(skb, port, id, false) : drop_unknown(skb->gso_segs ? skb->gso_segs : 1);
 }
 
 SEC("classifier")
 int host(struct __sk_buff *skb)
 {
-	return from_port(skb, true);
+	__u32 mark = skb->mark, id = 0;
+	bool is_host = (mark & ~MARK_PORT) != MARK_FROM_DIRECT;
+	struct port *port;
+	if (is_host) {
+		port = find_port(skb->ifindex, &id);
+	} else {
+		/* What `nic` sent is its port's, and no more trusted than what comes from a pod. */
+		id = mark & MARK_PORT;
+		skb->mark = 0;
+		port = bpf_map_lookup_elem(&PORTS, &id);
+		if (port && !(port->flags & PORT_DIRECT))
+			port = NULL;
+	}
+	return port ? from_port(skb, port, id, is_host) : drop_unknown(skb->gso_segs ? skb->gso_segs : 1);
 }
 
 /* Notes that a marked frame came back. */
@@ -552,11 +581,91 @@ int outer(struct __sk_buff *skb)
 	return bpf_redirect(port->nic, 0);
 }
 
-/* Unlike libxdp's stock program this one drops when nobody listens. */
-static __always_inline int to_socket(struct xdp_md *ctx, __u32 place)
+/*
+ * At the interface of a direct port: what `direct` lets pass, merged by the stack; all there is while no switch runs and its
+ * program is gone. Nothing goes on to the host.
+ */
+SEC("classifier")
+int nic(struct __sk_buff *skb)
 {
-	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index | place };
-	__u32 *slot = bpf_map_lookup_elem(&QUEUES, &key);
+	__u32 zero = 0, place = skb->ifindex | QUEUE_DIRECT;
+	const __u32 *id = bpf_map_lookup_elem(&PORT_BY_IFINDEX, &place);
+	const struct settings *settings = bpf_map_lookup_elem(&SETTINGS, &zero);
+	if (!id || !settings || !settings->outer_ifindex)
+		return drop_unknown(skb->gso_segs ? skb->gso_segs : 1);
+	skb->mark = MARK_FROM_DIRECT | (*id & MARK_PORT);
+	/* It is addressed to the gateway, which the stack takes for somebody else; older kernels do not forget that on the way. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(settings->outer_ifindex, 0);
+}
+
+/*
+ * May a frame of a direct port pass by the stack? If not, and its flow is to once nothing of it is under way, it gets a mark, where
+ * one from outside would have stood in vain.
+ */
+static __always_inline bool passes(struct xdp_md *ctx, __u32 slot)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	const __u8 gateway[ETH_ALEN] = GATEWAY_MAC;
+	struct plain plain = {};
+	if ((void *)(eth + 1) > end)
+		return false;
+	/* Only a program's tag is a tag. */
+	if (eth->h_dest[0] == TAG_0 && eth->h_dest[1] == TAG_1 && eth->h_dest[2] == TAG_FROM_PORT)
+		eth->h_dest[2] = 0;
+	/* Should it reach the host in spite of all, then as somebody else's frame. */
+	if (!same_mac(eth->h_dest, gateway))
+		return false;
+	const __u32 *id = bpf_map_lookup_elem(&PASSING, &slot);
+	if (!id || !*id)
+		return false;
+	__u32 port_id = *id;
+	struct port *port = bpf_map_lookup_elem(&PORTS, &port_id);
+	if (!port || !(port->flags & PORT_DIRECT) || !same_mac(eth->h_source, port->mac))
+		return false;
+	__u32 ip_len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end || !is_own_v4(port, ip->saddr))
+			return false;
+		look_at_v4(&plain, ip, end, without_padding(ip, ip_len));
+	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end || !is_own_v6(port, ip->saddr.in6_u.u6_addr32))
+			return false;
+		look_at_v6(&plain, ip, end, ip_len);
+	}
+	if (!plain.has_key)
+		return false;
+	__u32 row = 0;
+	struct flow *flow = find_flow(&plain.key, &row);
+	const struct port *target = flow ? target_of(flow, port_id, port) : NULL;
+	if (!target)
+		return false;
+	if (!plain.is_plain || ip_len > target->mtu || ip_len > port->mtu) {
+		/* As in `from_port`. */
+		flow->direct = 0;
+		flow->mark_frames = 0;
+		return false;
+	}
+	if (flow->direct || is_drained(flow))
+		return true;
+	__u32 mark = flow->mark % MARK_MAX + 1;
+	flow->mark_frames = 1;
+	flow->mark = mark;
+	eth->h_dest[0] = TAG_0;
+	eth->h_dest[1] = TAG_1;
+	eth->h_dest[2] = TAG_FROM_PORT;
+	eth->h_dest[3] = port_id >> 8 | mark >> 8 << 2;
+	eth->h_dest[4] = port_id;
+	eth->h_dest[5] = mark;
+	return false;
+}
+
+/* Unlike libxdp's stock program this one drops when nobody listens. */
+static __always_inline int to_socket(struct xdp_md *ctx, const __u32 *slot)
+{
 	if (!slot) {
 		count_queue(SLOT_OF_NONE, QUEUE_NO_SOCKET, 1);
 		return XDP_DROP;
@@ -571,13 +680,18 @@ static __always_inline int to_socket(struct xdp_md *ctx, __u32 place)
 SEC("xdp.frags")
 int queue(struct xdp_md *ctx)
 {
-	return to_socket(ctx, 0);
+	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index };
+	return to_socket(ctx, bpf_map_lookup_elem(&QUEUES, &key));
 }
 
 SEC("xdp.frags")
 int direct(struct xdp_md *ctx)
 {
-	return to_socket(ctx, QUEUE_DIRECT);
+	struct queue_key key = { ctx->ingress_ifindex, ctx->rx_queue_index | QUEUE_DIRECT };
+	const __u32 *slot = bpf_map_lookup_elem(&QUEUES, &key);
+	if (slot && passes(ctx, *slot))
+		return XDP_PASS;
+	return to_socket(ctx, slot);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

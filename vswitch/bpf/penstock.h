@@ -65,6 +65,7 @@ struct port {
  * pod or on the host can write one.
  */
 #define MARK_TO_DIRECT 0x50440000u
+#define MARK_FROM_DIRECT 0x50460000u
 #define MARK_PORT (PORTS_MAX - 1)
 
 /* One direction of a flow, as its packets show it. */
@@ -124,7 +125,7 @@ struct spent {
 struct settings {
 	__u32 workers;
 	__u32 trunk_ifindex[WORKERS_MAX]; /* near ends */
-	__u32 zero;
+	__u32 outer_ifindex; /* penstock0's, in the host's namespace */
 	/* Of the shortcut's hash. Random; as old as the maps. */
 	__u64 seeds[SEEDS];
 };

@@ -36,7 +36,7 @@ use penstock_net::netns::Netns;
 use penstock_net::route::Netlink;
 use penstock_net::xdp::XdpFeatures;
 use shortcut::Shortcuts;
-use sockets::{Bench, Builder, direct_queues, direct_ways, fd_of};
+use sockets::{Bench, Builder, DirectQueue, direct_queues, direct_ways, fd_of};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -81,6 +81,8 @@ pub struct Machine {
     bulk_ports: Arc<[BulkPort]>,
     /// `penstock0`.
     host_interface: String,
+    direct_queues: Vec<DirectQueue>,
+    direct_ports: Vec<PortId>,
     ports: Vec<PortId>,
     counters: Vec<Arc<Counters>>,
     shortcuts: Arc<Mutex<Shortcuts>>,
@@ -264,6 +266,8 @@ pub fn open(config: &mut Config) -> Result<(Machine, Workers, Idlers), MachineEr
         receptions,
         bulk_ports,
         host_interface: config.instance.host_interface(),
+        direct_queues: direct,
+        direct_ports: Vec::new(),
         ports: Vec::new(),
         counters: counters.clone(),
         shortcuts: Arc::clone(&shortcuts),
@@ -406,7 +410,7 @@ impl Kernel for Machine {
 
     fn drops(&mut self) -> Vec<(Option<PortId>, DropReason, u64)> {
         let ports = || self.ports.iter().copied().chain([PortId::HOST]);
-        let mut drops = lock(&self.programs).drops(ports());
+        let mut drops = lock(&self.programs).drops(ports().chain(self.direct_ports.iter().copied()));
         // Without an answer the interfaces' own drops are not told; everything else still is.
         let refused = self.inside(|_, netlink| netlink.dropped_on_receipt().map_err(KernelError::new));
         if let Ok(refused) = refused {

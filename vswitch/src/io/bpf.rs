@@ -59,14 +59,17 @@ pub enum TcProgram {
     Trunk,
     /// For the host's end of `penstock0`.
     Outer,
+    /// For the interfaces of direct ports.
+    Nic,
 }
 
 impl TcProgram {
-    const ALL: [TcProgram; 4] = [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk, TcProgram::Outer];
+    const ALL: [TcProgram; 5] =
+        [TcProgram::Pod, TcProgram::Host, TcProgram::Trunk, TcProgram::Outer, TcProgram::Nic];
 
     /// Its interface is in the host's namespace.
     const fn is_outside(self) -> bool {
-        matches!(self, TcProgram::Outer)
+        matches!(self, TcProgram::Outer | TcProgram::Nic)
     }
 
     const fn name(self) -> &'static str {
@@ -75,6 +78,7 @@ impl TcProgram {
             TcProgram::Host => "host",
             TcProgram::Trunk => "trunk",
             TcProgram::Outer => "outer",
+            TcProgram::Nic => "nic",
         }
     }
 }
@@ -123,6 +127,7 @@ pub struct Programs {
     port_by_guess: Array<MapData, u32>,
     settings: Array<MapData, Settings>,
     queues: HashMap<MapData, QueueKey, u32>,
+    passing: Array<MapData, u32>,
     xsks: XskMap<MapData>,
     port_counts: PerCpuArray<MapData, u64>,
     queue_counts: PerCpuArray<MapData, u64>,
@@ -169,6 +174,7 @@ impl Programs {
             port_by_guess: map!("PORT_BY_GUESS", Array<MapData, u32>),
             settings,
             queues: map!("QUEUES", HashMap<MapData, QueueKey, u32>),
+            passing: map!("PASSING", Array<MapData, u32>),
             xsks: map!("XSKS", XskMap<MapData>),
             port_counts: map!("PORT_COUNTS", PerCpuArray<MapData, u64>),
             queue_counts: map!("QUEUE_COUNTS", PerCpuArray<MapData, u64>),
@@ -357,7 +363,7 @@ impl Programs {
     pub fn set_settings(&mut self, near_ends: &[u32]) -> Result<(), BpfError> {
         let old = self.settings.get(&0, 0).unwrap_or_default();
         let mut settings =
-            Settings { workers: near_ends.len() as u32, seeds: old.seeds, ..Settings::default() };
+            Settings { workers: near_ends.len() as u32, trunk_ifindex: [0; WORKERS_MAX], ..old };
         settings.trunk_ifindex[..near_ends.len()].copy_from_slice(near_ends);
         self.settings.set(0, settings, 0).map_err(|error| BpfError::Map { map: "SETTINGS", error })
     }
@@ -386,6 +392,32 @@ impl Programs {
         }
         let entry = PortEntry { epoch: self.epoch(id), ..entry };
         self.ports.set(id.0.into(), entry, 0).map_err(|error| BpfError::Map { map: "PORTS", error })
+    }
+
+    /// The outer end of `penstock0`, by which direct ports' frames enter the instance's namespace.
+    pub fn set_outer(&mut self, ifindex: u32) -> Result<(), BpfError> {
+        let failed = |error| BpfError::Map { map: "SETTINGS", error };
+        let settings = self.settings.get(&0, 0).map_err(failed)?;
+        self.settings.set(0, Settings { outer_ifindex: ifindex, ..settings }, 0).map_err(failed)
+    }
+
+    /// Whose frames are those that pass at an interface of the host's namespace; nobody's any more.
+    pub fn set_nic(&mut self, ifindex: u32, port: Option<PortId>) -> Result<(), BpfError> {
+        let key = ifindex | QUEUE_DIRECT;
+        let result = match port {
+            Some(port) => self.port_by_ifindex.insert(key, u32::from(port.0), 0),
+            None => {
+                let _ = self.port_by_ifindex.remove(&key);
+                Ok(())
+            }
+        };
+        result.map_err(|error| BpfError::Map { map: "PORT_BY_IFINDEX", error })
+    }
+
+    /// Lets frames of flows that are the kernel's pass, instead of going to the socket in `slot`; `None`: no more.
+    pub fn set_passing(&mut self, slot: u32, port: Option<PortId>) -> Result<(), BpfError> {
+        let value = port.map_or(0, |port| u32::from(port.0));
+        self.passing.set(slot, value, 0).map_err(|error| BpfError::Map { map: "PASSING", error })
     }
 
     /// Takes tc programs away from interfaces of the host's namespace, which is the caller's, but for those with these numbers.
@@ -435,6 +467,9 @@ impl Programs {
         let keys: Vec<QueueKey> = self.queues.keys().flatten().collect();
         for key in keys {
             let _ = self.queues.remove(&key);
+        }
+        for slot in 0..XSKS_MAX as u32 {
+            let _ = self.set_passing(slot, None);
         }
     }
 

@@ -46,7 +46,8 @@ const PORT_DIRECT: u16 = 1;
 pub struct Settings {
     pub workers: u32,
     pub trunk_ifindex: [u32; WORKERS_MAX],
-    pub(super) zero: u32,
+    /// Of `penstock0`, in the host's namespace.
+    pub outer_ifindex: u32,
     /// Of the shortcut's hash.
     pub seeds: Seeds,
 }

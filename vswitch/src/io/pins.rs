@@ -13,7 +13,7 @@ use std::path::Path;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/penstock.bpf.o"));
 
-const MAPS: [&str; 13] = [
+const MAPS: [&str; 14] = [
     "PORTS",
     "PORT_BY_IFINDEX",
     "PORT_BY_GUESS",
@@ -21,6 +21,7 @@ const MAPS: [&str; 13] = [
     "ROUNDS",
     "SPENT",
     "QUEUES",
+    "PASSING",
     "XSKS",
     "PORT_COUNTS",
     "QUEUE_COUNTS",

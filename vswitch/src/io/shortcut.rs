@@ -397,6 +397,13 @@ impl Table {
         })
     }
 
+    /// From now on frames of the flow come up again until none is under way.
+    pub fn begin_anew(&self, slot: u32) {
+        let row = self.row(slot);
+        row.direct.store(0, Ordering::SeqCst);
+        row.marks[1].store(0, Ordering::SeqCst);
+    }
+
     /// Do frames of it pass in the kernel by now?
     pub fn is_direct(&self, slot: u32) -> bool {
         self.row(slot).direct.load(Ordering::Relaxed) != 0

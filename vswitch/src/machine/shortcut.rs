@@ -241,6 +241,10 @@ impl Shortcuts {
     /// These are the direct ports.
     pub(super) fn set_direct(&mut self, ports: HashMap<PortId, DirectShortcut>) {
         self.direct = ports;
+        // What arrived while there was nobody to take it waits in their sockets.
+        for slot in self.slots_where(|row| self.direct.contains_key(&row.flow.source)) {
+            self.table.begin_anew(slot);
+        }
         let without_way = self.slots_where(|row| !self.can_carry(&row.flow));
         self.leave_all(without_way, monotonic_ms());
     }

@@ -137,10 +137,6 @@ impl Engine {
     fn ask_for_shortcut(&mut self, packet: &Packet, flow: FlowId, side: Side, out: PortId) {
         let snapshot = &self.parts.snapshot;
         let (Some(from), Some(to)) = (snapshot.port(packet.port), snapshot.port(out)) else { return };
-        // This direction stays here.
-        if from.kind == PortKind::Direct {
-            return;
-        }
         let (source, destination) = match side {
             Side::Forward => (from, to),
             Side::Reply => (to, from),

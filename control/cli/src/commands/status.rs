@@ -126,8 +126,17 @@ fn shortcut(s: &ShortcutStatus) -> String {
         0 => String::new(),
         times => format!("; no room {times} times"),
     };
+    let direct: String = s
+        .direct_ports
+        .iter()
+        .map(|port| match (&port.not_to_it, &port.not_from_it) {
+            (None, None) => format!("; {} both ways", port.interface),
+            (None, Some(why)) => format!("; to {}, and not from it: {why}", port.interface),
+            (Some(why), _) => format!("; not {}: {why}", port.interface),
+        })
+        .collect();
     format!(
-        "on, {} of {} flows in the kernel and {} on their way there, {} frames ({}) carried{overflow}",
+        "on, {} of {} flows in the kernel and {} on their way there, {} frames ({}) carried{overflow}{direct}",
         s.direct,
         s.flows_max,
         s.flows.saturating_sub(s.direct),

@@ -3,8 +3,9 @@
 //! The machine has pairs of NICs with a wire between them. Of each pair one is the switch's port, known by its address
 //! 52:54:00:00:00:N, and the other is in a namespace of its own and has 52:54:00:00:01:N.
 
-use crate::common::{AtEnd, by_hand, kernel_has, kill_switch, until, workers};
+use crate::common::{AtEnd, both, by_hand, kernel_has, kill_switch, until, workers};
 use crate::direct::{Spec, a_smaller_mtu_is_found_out, configure, device, node, node_of, node_with, talk};
+use crate::shortcut::{flow_to, status, with};
 use nix::sys::signal::Signal;
 use penstock_api::DropReason;
 use penstock_api::message::AreaKind;
@@ -299,4 +300,36 @@ fn a_nic_without_large_frames_keeps_its_mode_beside_pods_that_have_them() {
     let (lab, web, places) = node_of(9000, &[(&IGB, "auto")], wired);
     assert_eq!(device(&lab, IGB.interface).mode, best_of_igb().0);
     a_smaller_mtu_is_found_out(&lab, &web, &places[0], IGB.interface);
+}
+
+#[test]
+#[ignore = "wants NICs: run `make vm`"]
+fn flows_between_pods_and_nics_pass_in_the_kernel_both_ways_where_the_driver_runs_programs() {
+    let ports = [(&IGB, "auto"), (&VIRTIO, "auto"), (&E1000E, "auto")];
+    let (lab, web, places) = node_with(with("on", 2), &ports, wired);
+    let _said = AtEnd(|| eprintln!("{:#?}", status(&lab)));
+    let (web, time): (&Place, _) = (&web, Duration::from_secs(3));
+    for (n, ((spec, _), place)) in ports.iter().zip(&places).enumerate() {
+        let has_xdp = spec.name != E1000E.name;
+        let ways = status(&lab).direct_ports;
+        let way = ways.iter().find(|way| way.interface == spec.interface).unwrap();
+        assert!(way.not_to_it.is_none() && way.not_from_it.is_none() == has_xdp, "{way:?}");
+        for (way, (from, to)) in [(web, place), (place, web)].into_iter().enumerate() {
+            for (family, address) in both(to).into_iter().enumerate() {
+                let (port, before) = ((6000 + 10 * n + 2 * way + family) as u16, status(&lab).frames);
+                let done = from.start_transfer(to, address, port, time).unwrap().finish().unwrap();
+                let (flow, carried) = (flow_to(&lab, address, port), status(&lab).frames - before);
+                eprintln!("{} to {address}: {done:?}, {carried} carried, {flow:?}", from.name());
+                let all = match (has_xdp, way) {
+                    (true, _) => flow.forward_frames + flow.reply_frames,
+                    (false, 0) => flow.forward_frames,
+                    (false, _) => flow.reply_frames,
+                };
+                assert!(carried * 10 >= 8 * all, "{carried} of {all} frames of {}", spec.interface);
+            }
+        }
+        talk(web, place);
+        talk(place, web);
+    }
+    lab.assert_frames_conserved();
 }

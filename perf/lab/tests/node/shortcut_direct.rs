@@ -1,6 +1,6 @@
 //! The shortcut between pods and direct ports: over the namespaces' border, segments as long as they were sent.
 
-use crate::common::{LONG, UDP, both, kill_switch, udp_socket, until};
+use crate::common::{LONG, TCP, UDP, both, kernel_has, kill_switch, udp_socket, until};
 use crate::direct::{FIRST, node_in, node_of, node_with, place};
 use crate::shortcut::{
     both_ways, datagram, flow_to, keeps_books, keeps_order, received_by_workers, status, warm_up, with,
@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use penstock_api::DropReason;
 use penstock_api::message::gateway;
+use penstock_lab::Outcome::{Reached, TimedOut};
 use penstock_lab::{Lab, Place, Pod, scaled};
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -45,29 +46,114 @@ fn bulk_leaves_by_a_direct_port_in_the_kernel_and_as_long_as_it_was_sent() {
 }
 
 #[test]
+fn bulk_comes_in_by_a_direct_port_in_the_kernel_and_is_merged_on_its_way() {
+    let (lab, web, appliance) = appliance("on", 2);
+    let mtu = usize::from(lab.status().unwrap().mtu);
+    for (to, port) in both(&web).into_iter().zip([5001, 5002]) {
+        let long = web.watch("eth0", move |frame| frame.len() > 4 * mtu);
+        let before = status(&lab).frames;
+        let done =
+            appliance.start_transfer(&web, to, port, Duration::from_secs(2)).unwrap().finish().unwrap();
+        let (flow, carried) = (flow_to(&lab, to, port), status(&lab).frames - before);
+        eprintln!(
+            "{to}: {:.2} Gb/s, {} long, {carried} carried, {flow:?}",
+            done.gigabits_per_second(),
+            long.count()
+        );
+        let all = flow.forward_frames + flow.reply_frames;
+        assert!(carried * 100 >= 95 * all, "{carried} of {all} frames");
+        assert!(long.count() > 100, "only {} frames were longer than four MTUs", long.count());
+        assert!(flow.forward_frames as usize >= done.bytes as usize / mtu, "segments are counted as frames");
+    }
+    let ways = status(&lab).direct_ports;
+    assert!(ways.len() == 1 && ways[0].not_to_it.is_none() && ways[0].not_from_it.is_none(), "{ways:?}");
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn what_an_interface_receives_whose_driver_has_no_xdp_comes_to_a_worker() {
+    let (lab, web, places) = node_with(with("on", 1), &[(&FIRST, "generic")], place);
+    let done =
+        places[0].start_transfer(&web, web.v4(), 5001, Duration::from_secs(1)).unwrap().finish().unwrap();
+    let ways = status(&lab).direct_ports;
+    assert!(ways[0].not_to_it.is_none() && ways[0].not_from_it.is_some(), "{ways:?}");
+    let notes = lab.status().unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("dir0 receives crosses userspace")), "{notes:?}");
+    assert!(done.bytes > 1_000_000, "{done:?}");
+    assert!(received_by_workers(&lab) > done.bytes / 1500);
+    lab.assert_frames_conserved();
+}
+
+#[test]
+fn without_the_program_that_takes_them_frames_that_pass_reach_nobody() {
+    let (lab, web, appliance) = appliance("on", 1);
+    let frame = datagram(&appliance, &web, 0, (0, 64), b"for  web");
+    both_ways(&lab, &appliance, &web, &frame);
+    let links = links(&lab);
+    if !kernel_has("vmlinux", "tcx_entry") {
+        return eprintln!("not on this kernel: filters have no links that could be taken away");
+    }
+    assert_eq!(links.len(), 2, "at penstock0 and at the interface: {links:?}");
+    for link in links {
+        std::fs::remove_file(link).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let is_it = |got: &[u8]| got.ends_with(b"for  web");
+    let (at_web, at_host) =
+        (web.watch("eth0", is_it), lab.host().watch(&lab.instance().host_interface(), is_it));
+    let wire = appliance.wire("eth0");
+    for _ in 0..50 {
+        wire.send(&frame).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((at_web.count(), at_host.count()), (0, 0));
+}
+
+#[test]
+fn a_tag_from_outside_is_none_and_who_says_to_be_another_is_refused() {
+    let (lab, web, appliance) = appliance("on", 1);
+    for family in [0, 1] {
+        let frame = datagram(&appliance, &web, family, (0, 64), b"ordinary");
+        both_ways(&lab, &appliance, &web, &frame);
+        let (wire, at) = (appliance.wire("eth0"), web.wire("eth0"));
+        let before = status(&lab).frames;
+        for mark in [1u8, 0x7f, 0xff] {
+            let mut forged = frame.clone();
+            forged[..6].copy_from_slice(&[0x02, 0x50, 0x01, mark & 0xfc, 0, mark]);
+            wire.send(&forged).unwrap();
+            at.receive_where(LONG, |got| got.ends_with(b"ordinary"))
+                .expect("a worker takes it for what it is");
+        }
+        assert_eq!(status(&lab).frames, before, "what looks like a tag passed in the kernel");
+        let spoofed = lab.drops(DropReason::Spoofed);
+        let mut forged = frame.clone();
+        forged[11] ^= 1;
+        wire.send(&forged).unwrap();
+        until("it is refused", || lab.drops(DropReason::Spoofed) > spoofed);
+        assert_eq!(status(&lab).frames, before);
+    }
+    lab.assert_frames_conserved();
+}
+
+#[test]
 fn without_it_nothing_is_attached_and_every_frame_crosses_userspace() {
     let (lab, web, appliance) = appliance("off", 1);
     let done =
         web.start_transfer(&appliance, FIRST.v4, 5001, Duration::from_secs(1)).unwrap().finish().unwrap();
     assert!(done.bytes > 1_000_000 && status(&lab).frames == 0, "{done:?} {:?}", status(&lab));
-    for interface in [lab.instance().host_interface(), FIRST.interface.to_owned()] {
-        assert_eq!(programs_of(&lab, &interface), Vec::<String>::new(), "{interface}");
-    }
+    assert!(links(&lab).is_empty() && status(&lab).direct_ports.is_empty());
     lab.assert_frames_conserved();
 }
 
-/// The tc programs of an interface of the host.
-fn programs_of(lab: &Lab, interface: &str) -> Vec<String> {
-    let list =
-        || std::process::Command::new("bpftool").args(["-j", "net", "show", "dev", interface]).output();
-    let output = lab.host().run(list).unwrap();
-    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("bpftool speaks JSON");
-    let programs = shown[0]["tc"].as_array().cloned().unwrap_or_default();
-    programs.iter().filter_map(|program| Some(program["name"].as_str()?.to_owned())).collect()
+/// The pinned links of programs at interfaces of the host.
+fn links(lab: &Lab) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(lab.instance().bpf_dir().join("links")).unwrap().flatten();
+    let outside = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("outside-"));
+    outside.map(|entry| entry.path()).collect()
 }
 
 #[test]
-fn a_frame_to_a_direct_port_is_the_same_whichever_way_it_went() {
+fn a_frame_to_or_from_a_direct_port_is_the_same_whichever_way_it_went() {
     let (lab, web, appliance) = appliance("on", 1);
     for family in [0, 1] {
         let frame = datagram(&web, &appliance, family, (0xb9, 17), b"the same");
@@ -75,13 +161,19 @@ fn a_frame_to_a_direct_port_is_the_same_whichever_way_it_went() {
         assert_eq!(by_worker, by_kernel);
         assert_eq!((&by_worker[..6], &by_worker[6..12]), (&FIRST.mac[..], &gateway::MAC.0[..]));
     }
+    for family in [0, 1] {
+        let frame = datagram(&appliance, &web, family, (0xb9, 17), b"the same");
+        let (by_worker, by_kernel) = both_ways(&lab, &appliance, &web, &frame);
+        assert_eq!(by_worker, by_kernel);
+    }
     lab.assert_frames_conserved();
 }
 
 #[test]
-fn accounts_of_what_leaves_by_a_direct_port_are_exact() {
+fn accounts_of_what_leaves_and_comes_by_a_direct_port_are_exact() {
     let (lab, web, appliance) = appliance("on", 1);
     keeps_books(&lab, &web, &appliance);
+    keeps_books(&lab, &appliance, &web);
 }
 
 #[test]
@@ -90,6 +182,51 @@ fn no_datagram_to_a_direct_port_overtakes_another() {
     for workers in [1, 2] {
         let (lab, web, appliance) = appliance("on", workers);
         keeps_order(&lab, &web, &appliance, "web");
+    }
+}
+
+#[test]
+fn no_datagram_from_a_direct_port_overtakes_another() {
+    for workers in [1, 2] {
+        let (lab, web, appliance) = appliance("on", workers);
+        keeps_order(&lab, &appliance, &web, "web");
+    }
+}
+
+#[test]
+fn connections_with_a_direct_port_go_on_without_a_switch_and_what_is_new_reaches_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lab, web, places) = node_in(dir.path(), with("on", 1), &[(&FIRST, "auto")], place);
+    let appliance = &places[0];
+    let mut out = web.open_connection(FIRST.v4, TCP, LONG).unwrap();
+    let mut back = appliance.open_connection(web.v6(), TCP, LONG).unwrap();
+    for connection in [&mut out, &mut back] {
+        for _ in 0..30 {
+            assert_eq!(connection.echo(LONG), Reached);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    assert!(status(&lab).direct >= 4, "{:?}", status(&lab));
+    kill_switch(&lab, Signal::SIGKILL);
+    for connection in [&mut out, &mut back] {
+        for _ in 0..20 {
+            assert_eq!(connection.echo(LONG), Reached, "established, and the kernel carries it");
+        }
+    }
+    assert_eq!(appliance.connect(web.v4(), TCP), TimedOut, "a new flow");
+    assert_eq!(appliance.connect(lab.host().v4(), 22), TimedOut, "the host");
+    lab.start_switch().unwrap();
+    let workers = received_by_workers(&lab);
+    for connection in [&mut out, &mut back] {
+        for _ in 0..50 {
+            assert_eq!(connection.echo(LONG), Reached);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(received_by_workers(&lab) - workers < 100, "it is the kernel again that carries it");
+    lab.apply("deny", crate::common::DENY_INGRESS);
+    for connection in [&mut out, &mut back] {
+        assert_eq!(connection.echo(scaled(Duration::from_millis(300))), TimedOut);
     }
 }
 
