@@ -345,3 +345,33 @@ fn a_pod_that_is_gone_leaves_nothing_that_reaches_a_direct_port() {
     lab.detach(web).unwrap();
     until("no row is left", || status(&lab).flows == 0);
 }
+
+/// One TCP stream for two seconds, by turns with the shortcut and without: Gb/s, the median of five.
+#[test]
+#[ignore = "measures: wants release programs and the machine for itself for a minute"]
+fn one_stream_is_faster_in_the_kernel_both_ways() {
+    let nodes = ["on", "off"].map(|shortcut| appliance(shortcut, 1));
+    let mut seen = [[vec![], vec![]], [vec![], vec![]]];
+    for round in 0..5 {
+        for ((lab, web, appliance), seen) in nodes.iter().zip(&mut seen) {
+            let web: &Place = web;
+            for ((from, to), seen) in [(web, appliance), (appliance, web)].into_iter().zip(seen) {
+                let (port, time) = (6000 + round, Duration::from_secs(2));
+                let done = from.start_transfer(to, to.v4(), port, time).unwrap().finish().unwrap();
+                seen.push(done.gigabits_per_second());
+            }
+            lab.assert_frames_conserved();
+        }
+    }
+    let [on, off] = seen.map(|ways| {
+        ways.map(|mut rates| {
+            rates.sort_by(f64::total_cmp);
+            rates
+        })
+    });
+    eprintln!("to the port: {:.2?} with, {:.2?} without", on[0], off[0]);
+    eprintln!("from the port: {:.2?} with, {:.2?} without", on[1], off[1]);
+    for (on, off) in on.iter().zip(&off) {
+        assert!(on[2] > off[2]);
+    }
+}
