@@ -2,7 +2,7 @@
 
 use penstock_api::DropReason;
 use penstock_lab::Outcome::{Reached, Refused, TimedOut, Unreachable};
-use penstock_lab::{Lab, LabOptions, Pod};
+use penstock_lab::{Lab, LabOptions, Pod, scaled};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -102,13 +102,13 @@ fn an_address_of_the_range_that_nobody_has_is_unreachable_at_once() {
 #[test]
 fn a_transfer_goes_on_while_the_pod_toggles_its_offloads() {
     let (lab, web, db) = shop(1);
-    let transfer = web.start_transfer(&db, db.v4(), 5001, Duration::from_secs(2)).unwrap();
+    let transfer = web.start_transfer(&db, db.v4(), 5001, scaled(Duration::from_secs(2))).unwrap();
     for n in 0..10 {
         let on = n % 2 == 1;
         for feature in ["tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-generic-segmentation"] {
             web.run(|| penstock_net::offload::set("eth0", feature, on)).unwrap();
         }
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(scaled(Duration::from_millis(150)));
     }
     let result = transfer.finish().unwrap();
     assert!(result.bytes > 10_000_000, "{result:?}");
