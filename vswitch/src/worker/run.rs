@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub enum Idle {
     /// Looks again at once.
     Spin,
-    /// Looks for this long, then sleeps until something comes.
+    /// Looks for this long, then sleeps until something comes; longer where sleeps are short ([`Patience`]).
     SpinThenSleep(Duration),
     /// Sleeps at once.
     Sleep,
@@ -90,10 +90,25 @@ impl Standstill {
     }
 }
 
+/// How much longer than at first a worker looks before it sleeps: being woken costs its own time and the waker's, some tens of
+/// microseconds on virtual machines, and is a waste where the next frame was to come sooner than that.
+#[derive(Debug)]
+struct Patience(u32);
+
+impl Patience {
+    const MAX: u32 = 4;
+
+    /// It slept for so long. `spin`: how long it looks at first.
+    fn slept(&mut self, slept: Duration, spin: Duration) {
+        self.0 = if slept < spin * Self::MAX { (self.0 * 2).min(Self::MAX) } else { 1 };
+    }
+}
+
 struct Runner {
     engine: Engine,
     config: RunConfig,
     number: u32,
+    patience: Patience,
     poll_fds: Vec<libc::pollfd>,
     /// By area: sockets of one are bound anew together, and those of the other are left alone.
     transmit: [Standstill; 2],
@@ -106,6 +121,7 @@ impl Runner {
             engine,
             config,
             number: 0,
+            patience: Patience(1),
             poll_fds: Vec::new(),
             transmit: Default::default(),
             unbound: Default::default(),
@@ -151,10 +167,15 @@ impl Runner {
             let sleepy = match self.config.idle {
                 Idle::Spin => false,
                 Idle::Sleep => true,
-                Idle::SpinThenSleep(spin) => now.duration_since(*idle_since.get_or_insert(now)) >= spin,
+                Idle::SpinThenSleep(spin) => {
+                    now.duration_since(*idle_since.get_or_insert(now)) >= spin * self.patience.0
+                }
             };
             if sleepy {
                 self.sleep();
+                if let Idle::SpinThenSleep(spin) = self.config.idle {
+                    self.patience.slept(now.elapsed(), spin);
+                }
             } else {
                 std::hint::spin_loop();
             }
@@ -289,6 +310,17 @@ mod tests {
             !standstill.look(true, 8, STUCK_MS, 100_250) && standstill.look(true, 8, STUCK_MS, 100_251),
             "and it is as before"
         );
+    }
+
+    #[test]
+    fn a_worker_whose_sleeps_are_short_looks_longer_and_one_long_sleep_ends_that() {
+        let (spin, mut patience) = (Duration::from_micros(50), Patience(1));
+        let mut after = |micros| {
+            patience.slept(Duration::from_micros(micros), spin);
+            patience.0
+        };
+        assert_eq!([20, 199, 3].map(&mut after), [2, 4, 4]);
+        assert_eq!([200, 40_000].map(&mut after), [1, 1]);
     }
 
     #[test]
