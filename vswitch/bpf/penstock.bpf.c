@@ -113,6 +113,9 @@ static __always_inline __u32 l4_ports_at(struct __sk_buff *skb, __u32 offset, __
 struct plain {
 	struct flow_key key;
 	__u32 headers; /* bytes before the payload, Ethernet's included */
+	__u32 end; /* of TCP: the sequence number after its payload */
+	__u32 acknowledged;
+	bool is_bare; /* of TCP, and without payload */
 	bool has_key; /* it is of TCP or UDP, and its ports are known */
 	bool is_plain; /* and it is whole, and there is nothing unusual about it */
 };
@@ -124,6 +127,9 @@ static __always_inline void look_at_l4(struct plain *plain, const void *l4, cons
 		if ((const void *)(tcp + 1) > end)
 			return;
 		plain->headers += tcp->doff * 4;
+		plain->end = bpf_ntohl(tcp->seq) + length - tcp->doff * 4;
+		plain->acknowledged = bpf_ntohl(tcp->ack_seq);
+		plain->is_bare = length == tcp->doff * 4;
 		/* Whatever opens or ends a connection, and what is out of band, is the worker's. */
 		plain->is_plain &= tcp->ack && !(tcp->syn | tcp->fin | tcp->rst | tcp->urg) && tcp->doff >= 5 &&
 				   tcp->doff * 4 <= length;
@@ -238,6 +244,33 @@ static __always_inline bool is_drained(const struct flow *flow)
 {
 	return flow->mark_frames && flow->echo == flow->mark && flow->echo_frames >= flow->mark_frames &&
 	       bpf_ktime_get_ns() - flow->echo_ns > SETTLE_NS;
+}
+
+/*
+ * A stream without a pause never drains: acknowledgements of its first bytes call for more while others are still on their way up.
+ * So those are dropped for a moment, until one comes that answers all of it: whoever waits for it sends nothing meanwhile, and
+ * nobody loses anything, since the later one says all that the earlier ones did. That one also shows that the receiver has taken up
+ * everything, sooner than time would.
+ */
+static __always_inline bool is_kept_back(const struct plain *plain)
+{
+	struct flow_key back = plain->key;
+	__builtin_memcpy(back.source, plain->key.destination, sizeof(back.source));
+	__builtin_memcpy(back.destination, plain->key.source, sizeof(back.destination));
+	back.ports = plain->key.ports >> 16 | plain->key.ports << 16;
+	__u32 slot = 0;
+	struct flow *data = find_flow(&back, &slot);
+	if (!data || data->direct || !data->mark_frames || !data->end)
+		return false;
+	if ((__s32)(plain->acknowledged - data->end) >= 0) {
+		if (data->echo == data->mark && data->echo_frames >= data->mark_frames)
+			data->echo_ns = 0;
+		return false;
+	}
+	__u64 now = bpf_ktime_get_ns();
+	if (now - data->kept_back_ns > KEEP_BACK_EVERY_NS)
+		data->kept_back_ns = now;
+	return now - data->kept_back_ns < KEEP_BACK_NS;
 }
 
 /* Where a frame of the flow may go without the worker, while both ends are those it was judged between, under their policy. */
@@ -417,6 +450,8 @@ static __always_inline int from_port(struct __sk_buff *skb, struct port *port, _
 			flow->direct = 0;
 			flow->mark_frames = 0;
 			flow = NULL;
+		} else if (plain.is_bare && is_kept_back(&plain)) {
+			return drop(port_id, PORT_BUDGET, frames);
 		} else if (flow->direct || is_drained(flow)) {
 			if (!flow->direct)
 				flow->direct = 1;
@@ -470,6 +505,9 @@ static __always_inline int from_port(struct __sk_buff *skb, struct port *port, _
 		mark = flow->mark % MARK_MAX + 1;
 		flow->mark_frames = frames;
 		flow->mark = mark;
+		if (plain.key.protocol == IPPROTO_TCP && !plain.is_bare &&
+		    (!flow->end || (__s32)(plain.end - flow->end) > 0))
+			flow->end = plain.end;
 	}
 	eth->h_dest[0] = TAG_0;
 	eth->h_dest[1] = TAG_1;

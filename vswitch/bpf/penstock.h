@@ -36,6 +36,9 @@
 #define SEEDS 10
 /* After the program at the trunk has seen a frame, until the pod's stack has surely taken it up. */
 #define SETTLE_NS 50000
+/* How long acknowledgements are kept back at most, and how long after it began that is tried again. */
+#define KEEP_BACK_NS 2000000
+#define KEEP_BACK_EVERY_NS 20000000
 /* How long the budget's refusals are kept up, at most, to let the way through userspace run empty. */
 #define HOLD_NS 20000000
 
@@ -96,7 +99,10 @@ struct flow {
 	__u32 echo_frames;
 	__u64 echo_ns;
 	__u64 hold_ns; /* until then what the budget refuses is refused on, so that the way through userspace runs empty */
-	__u64 unused[4];
+	__u64 kept_back_ns; /* since when acknowledgements of it are dropped, so that its sender waits */
+	__u32 end; /* of TCP: the sequence number after what went up with a mark; 0: not known */
+	__u32 zero;
+	__u64 unused[2];
 };
 
 /* Rows whose keys have these bits of the hash in common. */

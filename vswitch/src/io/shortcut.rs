@@ -86,7 +86,10 @@ struct Row {
     marks: [AtomicU32; 4],
     echo_ns: AtomicU64,
     hold_ns: AtomicU64,
-    unused: [AtomicU64; 4],
+    kept_back_ns: AtomicU64,
+    /// A sequence number, and nothing.
+    end: [AtomicU32; 2],
+    unused: [AtomicU64; 2],
 }
 
 /// `struct bucket`.
@@ -366,6 +369,8 @@ impl Table {
         }
         row.echo_ns.store(0, Ordering::Relaxed);
         row.hold_ns.store(0, Ordering::Relaxed);
+        row.kept_back_ns.store(0, Ordering::Relaxed);
+        row.end[0].store(0, Ordering::Relaxed);
         row.ports.store(u32::from(flow.source.0) | u32::from(flow.target.0) << 16, Ordering::Relaxed);
         row.target_epoch.store(flow.target_epoch.0, Ordering::Relaxed);
         row.source_epoch.store(flow.source_epoch.0, Ordering::SeqCst);

@@ -13,7 +13,8 @@ mod world;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use world::{Tally, World};
+use std::time::Duration;
+use world::{Fate, Tally, World};
 
 const STEPS: usize = 6_000;
 const RUNS: u64 = 4;
@@ -63,4 +64,35 @@ fn whatever_happens_the_kernel_carries_only_what_is_allowed_at_that_moment() {
         });
     }
     tally.assert_telling(steps as u64 * runs);
+}
+
+#[test]
+fn an_answer_to_less_than_all_waits_for_the_one_to_all_and_then_the_stream_is_in_the_kernel() {
+    alone("stream", |pins| {
+        let mut world = World::new(pins, StdRng::seed_from_u64(1));
+        let stream = world.connect();
+        assert_eq!(world.data(&stream, 5000, 100), Fate::Up);
+        assert_eq!(world.data(&stream, 5100, 100), Fate::Up, "the first is still on its way");
+        assert_eq!(world.acknowledge(&stream, 5100), Fate::Refused, "it would call for more");
+        world.come_back().unwrap();
+        world.come_back().unwrap();
+        assert_eq!(world.acknowledge(&stream, 5200), Fate::Up);
+        assert_eq!(world.data(&stream, 5200, 100), Fate::Passed, "nothing is under way, whatever the time");
+        assert_eq!(world.acknowledge(&stream, 5250), Fate::Up, "nothing has to wait any more");
+    });
+}
+
+#[test]
+fn answers_are_not_kept_back_for_long_and_not_those_to_what_was_sent_again() {
+    alone("stall", |pins| {
+        let mut world = World::new(pins, StdRng::seed_from_u64(1));
+        let stream = world.connect();
+        // Around the end of sequence numbers.
+        assert_eq!(world.data(&stream, u32::MAX - 49, 100), Fate::Up);
+        assert_eq!(world.data(&stream, u32::MAX - 49, 10), Fate::Up, "again, and less of it");
+        assert_eq!(world.acknowledge(&stream, u32::MAX - 39), Fate::Refused);
+        assert_eq!(world.acknowledge(&stream, 51), Fate::Up, "more than was sent is answered");
+        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!(world.acknowledge(&stream, u32::MAX - 39), Fate::Up);
+    });
 }

@@ -133,6 +133,13 @@ pub(super) fn frame(key: &FlowKey, mac: [u8; 6], ttl: u8, payload: usize, odd: O
     frame
 }
 
+/// The same frame of TCP over IPv4, with other numbers.
+pub(super) fn segment(mut frame: Vec<u8>, sequence: u32, acknowledgement: u32) -> Vec<u8> {
+    frame[38..42].copy_from_slice(&sequence.to_be_bytes());
+    frame[42..46].copy_from_slice(&acknowledgement.to_be_bytes());
+    frame
+}
+
 /// The same frame as a worker sends it on: one hop later, from the gateway.
 pub(super) fn sent_on(frame: &[u8], to: [u8; 6]) -> Vec<u8> {
     let mut frame = frame.to_vec();

@@ -1,6 +1,7 @@
 //! A node without a wire: pods come and go, policy changes, workers see late, and every answer of the programs is judged.
 
 mod changes;
+mod stream;
 
 use super::frames::{Odd, TCP, UDP, address, frame, named, sent_on};
 use crate::config::Config;
@@ -21,6 +22,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub(super) use stream::Fate;
 
 const PORTS: u16 = 5;
 const LINKS: usize = 8;
@@ -418,7 +421,7 @@ impl World {
     }
 
     /// The worker sends a frame on, in as many frames as it came in segments; or drops it.
-    fn come_back(&mut self) -> Result<(), String> {
+    pub(super) fn come_back(&mut self) -> Result<(), String> {
         let Some(up) = self.pick_up() else {
             std::thread::sleep(SETTLE);
             return Ok(());
