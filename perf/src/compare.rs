@@ -129,8 +129,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     document.placement = placement::between_pods(LOAD_CPU, WORKER_CPU);
     document.method = format!(
         "{} rounds, subjects in turns; between pods {} ms each, {} flows of 60-byte frames (64 with a wire's checksum), \
-         {} rules each way; from memory the same frames for both sides",
-        arguments.rounds, arguments.transfer_ms, arguments.flows, arguments.rules,
+         TCP with {}, {} rules each way; from memory the same frames for both sides",
+        arguments.rounds,
+        arguments.transfer_ms,
+        arguments.flows,
+        names::CONGESTION_CONTROL,
+        arguments.rules,
     );
     let between_pods_steps =
         SHORT.iter().filter(|short| arguments.wants(short)).count() * (1 + arguments.rounds.max(1));
@@ -162,6 +166,7 @@ fn between_pods(
     let mut subjects = make(arguments, document, progress)?;
     for subject in &subjects.0 {
         subject.process().into_iter().for_each(child::favour);
+        names::equip(subject.places())?;
         work::prepare(&**subject);
     }
     subjects.set_running(false)?;

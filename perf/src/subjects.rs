@@ -12,7 +12,7 @@ pub(crate) mod redirect;
 pub(crate) mod testpmd;
 
 use crate::figures::Account;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use penstock_lab::Place;
 
 pub(crate) const USERSPACE: &str = "penstock userspace";
@@ -59,6 +59,19 @@ pub(crate) struct Sent {
 
 pub(crate) fn account(subject: &dyn Subject) -> Account {
     Account { subject: subject.name().to_owned(), version: subject.version(), is: subject.describe() }
+}
+
+/// What TCP in pods does about congestion: the kernel's own default, whatever this machine's is. Others that pace by the rate they
+/// measured (BBR) measure themselves: with it every path in the kernel gave a third of what it carries.
+pub(crate) const CONGESTION_CONTROL: &str = "cubic";
+
+/// TCP is the same between all pods.
+pub(crate) fn equip(places: [&Place; 2]) -> Result<()> {
+    for place in places {
+        let set = || penstock_net::sysctl::set("net/ipv4/tcp_congestion_control", CONGESTION_CONTROL);
+        place.netns().run(set)?.with_context(|| format!("TCP of {}", place.name()))?;
+    }
+    Ok(())
 }
 
 fn kernel() -> String {

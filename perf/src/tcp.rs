@@ -7,6 +7,7 @@ use crate::interrupt;
 use crate::load::DESTINATION_PORT;
 use crate::placement::{self, on_cpu};
 use crate::progress::Progress;
+use crate::subjects::CONGESTION_CONTROL;
 use crate::way::{Way, WayArguments};
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
@@ -66,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         false => way.placement(),
     };
     document.method = format!(
-        "{} rounds of {} s, blocks of 256 KiB, questions of {QUESTION_LEN} bytes",
+        "{} rounds of {} s, {CONGESTION_CONTROL}, blocks of 256 KiB, questions of {QUESTION_LEN} bytes",
         a.rounds,
         a.duration.as_secs_f64()
     );

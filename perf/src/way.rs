@@ -8,7 +8,9 @@ use crate::load::size::Sizes;
 use crate::placement;
 use crate::subjects::ground::MTU_USUAL;
 use crate::subjects::ours::Shortcut;
-use crate::subjects::{Subject, account, bridge, child, direct, ground, loops, ovs, redirect, testpmd};
+use crate::subjects::{
+    Subject, account, bridge, child, direct, equip, ground, loops, ovs, redirect, testpmd,
+};
 use anyhow::{Context, Result, ensure};
 use penstock_api::message::gateway;
 use penstock_lab::{Lab, LabOptions, Place, Pod, Polling};
@@ -121,6 +123,7 @@ impl WayArguments {
         let way = Way { kind, mtu, load_cpu: self.load_cpu, worker_cpu: self.worker_cpu };
         child::favour(std::process::id());
         way.process()?.into_iter().for_each(child::favour);
+        equip(way.places())?;
         way.places()[1].listen_tcp(ECHO_PORT);
         Ok(way)
     }
