@@ -166,12 +166,18 @@ impl Samples {
     }
 }
 
-/// Gb/s of so many streams together, each counted where it arrived.
+/// Gb/s of so many streams together, counted where they arrive, from the first one's beginning to the last one's end.
 fn transfer(from: &Place, to: &Place, streams: u16, duration: Duration) -> Result<f64> {
+    let began = Instant::now();
     let ports = DESTINATION_PORT..DESTINATION_PORT + streams;
     let running: Vec<_> =
         ports.map(|port| from.start_transfer(to, to.v4(), port, duration)).collect::<Result<_>>()?;
-    running.into_iter().map(|transfer| Ok(transfer.finish()?.gigabits_per_second())).sum()
+    let bytes = running.into_iter().map(|transfer| Ok(transfer.finish()?.bytes)).sum::<Result<u64>>()?;
+    Ok(gigabits(bytes, began.elapsed()))
+}
+
+pub(crate) fn gigabits(bytes: u64, elapsed: Duration) -> f64 {
+    bytes as f64 * 8.0 / elapsed.as_secs_f64() / 1e9
 }
 
 /// How often something was done, and the time each took, ns.

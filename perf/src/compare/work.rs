@@ -9,7 +9,7 @@ use crate::subjects::{Sent, Subject};
 use crate::tcp::{self, Until};
 use anyhow::{Context, Result, ensure};
 use penstock_lab::Place;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) const UDP: &str = "UDP 64 B, Mpps";
 pub(super) const TCP: &str = "TCP 1 stream, Gb/s";
@@ -186,18 +186,18 @@ struct Transferred {
     gigabits: f64,
 }
 
-/// So many streams at once, each to a port of its own; what arrived counts.
+/// So many streams at once, each to a port of its own; what arrived counts, from the first one's beginning to the last one's end:
+/// where connecting takes time, some have the path to themselves for part of theirs.
 fn transfer(from: &Place, to: &Place, streams: u16, time: Duration) -> Result<Transferred> {
+    let began = Instant::now();
     let running: Vec<_> = (0..streams)
         .map(|n| from.start_transfer(to, to.v4(), TRANSFER_PORT + n, time))
         .collect::<Result<_>>()?;
-    let mut sum = Transferred { bytes: 0, gigabits: 0.0 };
+    let mut bytes = 0;
     for transfer in running {
-        let transfer = transfer.finish()?;
-        sum.bytes += transfer.bytes;
-        sum.gigabits += transfer.gigabits_per_second();
+        bytes += transfer.finish()?.bytes;
     }
-    Ok(sum)
+    Ok(Transferred { bytes, gigabits: tcp::gigabits(bytes, began.elapsed()) })
 }
 
 fn share_of_transfer(
