@@ -12,6 +12,7 @@ pub use area::{Area, XskConfig, XskError, ZERO_COPY_CHUNK};
 use area::{Rings, open_retrying};
 use penstock_api::message::AreaKind;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 use xsk_rs::umem::frame::FrameDesc;
 
 /// Frames handled by one call.
@@ -428,11 +429,15 @@ pub fn frames_lost(socket: RawFd) -> u64 {
 }
 
 fn poll_now(fd: RawFd) {
-    poll(&mut [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }], 0);
+    poll(&mut [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }], Duration::ZERO);
 }
 
 /// Waits until one of the descriptors is ready, a signal comes or the time is over; the caller looks at everything anyway.
-pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
-    // SAFETY: a valid slice of pollfds of the length given.
-    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+pub fn poll(fds: &mut [libc::pollfd], timeout: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+    };
+    // SAFETY: a valid slice of pollfds of the length given, a time, and no set of signals.
+    unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &timeout, std::ptr::null()) };
 }

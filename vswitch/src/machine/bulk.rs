@@ -137,11 +137,9 @@ impl Watcher {
             match &self.features {
                 None => std::thread::sleep(left),
                 Some(features) => {
-                    // Rounded up, or the last part of a millisecond would be spun away.
-                    let timeout_ms = left.as_micros().div_ceil(1000).min(1000) as i32;
                     let fd = features.as_fd().as_raw_fd();
                     let mut fds = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
-                    crate::io::xsk::poll(&mut fds, timeout_ms);
+                    crate::io::xsk::poll(&mut fds, left);
                     match (fds[0].revents != 0).then(|| features.changes()) {
                         None => {}
                         Some(Some(changes)) => {

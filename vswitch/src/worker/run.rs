@@ -46,8 +46,10 @@ impl std::fmt::Debug for RunConfig {
 const QUOTA: u32 = 2048;
 const QUOTA_MIN: u32 = 16;
 /// Shorter than the watchdog's interval: to it a worker that sleeps through one looks like one that gets no CPU.
-const SLEEP_MS_MAX: i32 = 40;
-const _: () = assert!((SLEEP_MS_MAX as u128) < super::watchdog::INTERVAL.as_millis());
+const SLEEP_MAX: Duration = Duration::from_millis(40);
+const _: () = assert!(SLEEP_MAX.as_millis() < super::watchdog::INTERVAL.as_millis());
+/// While frames are out whose leaving a flow waits for to change over.
+const ECHO_SLEEP: Duration = Duration::from_micros(100);
 
 /// Starts the worker. It ends on [`Command::Stop`].
 pub fn spawn(engine: Engine, config: RunConfig) -> std::io::Result<JoinHandle<()>> {
@@ -274,9 +276,12 @@ impl Runner {
         let mailbox = self.engine.mailbox();
         if mailbox.prepare_sleep() && !self.engine.has_work() {
             // Time must pass for what expires; a memory device has nothing to wake us by, nor has a frame that was sent.
-            let is_woken = self.poll_fds.len() > 1 && !self.engine.awaits_echo();
-            let timeout_ms = if is_woken { SLEEP_MS_MAX } else { 1 };
-            crate::io::xsk::poll(&mut self.poll_fds, timeout_ms);
+            let timeout = match (self.engine.awaits_echo(), self.poll_fds.len()) {
+                (true, _) => ECHO_SLEEP,
+                (false, 0..=1) => Duration::from_millis(1),
+                (false, _) => SLEEP_MAX,
+            };
+            crate::io::xsk::poll(&mut self.poll_fds, timeout);
         }
         mailbox.awake();
     }

@@ -317,7 +317,7 @@ pub(crate) fn keeps_books(lab: &Lab, web: &Place, db: &Place) {
                 wire.send(&[frame.as_slice(), b"tail"].concat()).unwrap();
             }
             if n % 10 == 0 {
-                std::thread::sleep(Duration::from_micros(500));
+                std::thread::sleep(scaled(Duration::from_micros(500)));
             }
         }
         let bytes = 1000 * frame.len() as u64 + 10 * (frame.len() as u64 + 4);

@@ -346,6 +346,26 @@ fn a_pod_that_is_gone_leaves_nothing_that_reaches_a_direct_port() {
     until("no row is left", || status(&lab).flows == 0);
 }
 
+#[test]
+fn nothing_stays_at_the_hosts_interface_when_the_switch_is_removed() {
+    for arguments in [vec![], vec!["--tc-filters".to_owned()]] {
+        let is_filter = !arguments.is_empty();
+        let mut options = with("on", 1);
+        options.switch_arguments.extend(arguments);
+        let (lab, web, places) = node_with(options, &[(&FIRST, "auto")], place);
+        let filters = || {
+            let show = ["filter", "show", "dev", FIRST.interface, "ingress"];
+            let output = lab.host().run(|| std::process::Command::new("tc").args(show).output()).unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let socket = udp_socket(&places[0], web.v4(), UDP);
+        warm_up(&lab, &socket);
+        assert_eq!((links(&lab).len(), filters().contains("nic")), (2, is_filter), "{}", filters());
+        lab.penstock(&["down"]).unwrap();
+        assert!(!lab.instance().bpf_dir().exists() && !filters().contains("nic"), "{}", filters());
+    }
+}
+
 /// One TCP stream for two seconds, by turns with the shortcut and without: Gb/s, the median of five.
 #[test]
 #[ignore = "measures: wants release programs and the machine for itself for a minute"]
