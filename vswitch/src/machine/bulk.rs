@@ -10,19 +10,47 @@
 //! what was handed to it shuts the gate too, until its far end changes.
 
 use crate::io::bulk::Gate;
+use crate::worker::run::monotonic_ms;
 use penstock_api::message::DeviceStatus;
 use penstock_net::route::Netlink;
 use penstock_net::xdp::{TAKES_REDIRECTED, XdpFeatures};
 use penstock_net::{NetError, offload};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often what was handed over is compared with what was taken.
 const LOOK: Duration = Duration::from_millis(50);
 /// When an interface that took nothing is tried again, once: its link may have been down for a moment.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a port stays the kernel's after nobody wants that any more.
+const KEPT_MS: u64 = 1_000;
+
+/// Whose a port is, the kernel's shortcut's or its worker's: between who installs flows and who keeps the gate.
+#[derive(Debug)]
+pub(super) struct Loan {
+    wanted_until_ms: AtomicU64,
+    is_granted: AtomicBool,
+}
+
+impl Loan {
+    /// Granted, as an earlier process may have left flows that the kernel carries.
+    pub(super) fn new() -> Loan {
+        Loan { wanted_until_ms: AtomicU64::new(monotonic_ms() + KEPT_MS), is_granted: AtomicBool::new(true) }
+    }
+
+    /// A flow that the kernel carries to the port is there, or asked for. May it be now?
+    pub(super) fn ask(&self, now_ms: u64) -> bool {
+        self.wanted_until_ms.store(now_ms + KEPT_MS, Ordering::Relaxed);
+        self.is_granted.load(Ordering::Acquire)
+    }
+
+    fn is_wanted(&self, now_ms: u64) -> bool {
+        now_ms < self.wanted_until_ms.load(Ordering::Relaxed)
+    }
+}
 
 /// A veth of the host's namespace, with one queue, that frames may be sent to in bulk.
 #[derive(Debug)]
@@ -36,6 +64,10 @@ pub(super) struct BulkPort {
     is_taken: AtomicBool,
     /// The interface counted nothing of what was handed to it.
     is_refused: AtomicBool,
+    /// Absent where the shortcut is off.
+    loan: Option<Arc<Loan>>,
+    /// It is the kernel's, or about to be, or has just been.
+    is_lent: AtomicBool,
 }
 
 impl BulkPort {
@@ -44,10 +76,32 @@ impl BulkPort {
         offload::statistic(interface, "tx_queue_", "_xdp_xmit")
     }
 
-    /// Open until [`Watcher`] knows better.
-    pub(super) fn new(interface: &str, index: u32, gate: Arc<Gate>, counted_before: u64) -> BulkPort {
-        let (is_taken, is_refused) = (AtomicBool::new(true), AtomicBool::new(false));
-        BulkPort { interface: interface.to_owned(), index, gate, counted_before, is_taken, is_refused }
+    /// [`Watcher`] sets its gate.
+    pub(super) fn new(
+        interface: &str,
+        index: u32,
+        gate: Arc<Gate>,
+        counted_before: u64,
+        loan: Option<Arc<Loan>>,
+    ) -> BulkPort {
+        BulkPort {
+            interface: interface.to_owned(),
+            index,
+            gate,
+            counted_before,
+            is_taken: AtomicBool::new(true),
+            is_refused: AtomicBool::new(false),
+            is_lent: AtomicBool::new(loan.is_some()),
+            loan,
+        }
+    }
+
+    pub(super) fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    pub(super) fn loan(&self) -> Option<&Arc<Loan>> {
+        self.loan.as_ref()
     }
 
     /// Frames that were handed to it and went nowhere.
@@ -62,6 +116,8 @@ impl BulkPort {
     fn hindrance(&self) -> Option<&'static str> {
         if self.gate.has_failed() {
             Some("the kernel refused to send many at once, see the log")
+        } else if self.is_lent.load(Ordering::Relaxed) {
+            Some("the kernel carries flows to it (shortcut)")
         } else if !self.is_taken.load(Ordering::Relaxed) {
             Some("the far end does not run NAPI: `ethtool -K eth0 gro on` there makes sending cheaper")
         } else if self.is_refused.load(Ordering::Relaxed) {
@@ -87,6 +143,38 @@ impl BulkPort {
 
     fn set_gate(&self) {
         self.gate.set_open(self.hindrance().is_none());
+    }
+
+    /// Lets it change hands if it is to: half of the way at a time, so that what was sent the one way has arrived before anything
+    /// goes the other.
+    fn lend(&self, now_ms: u64) {
+        let Some(loan) = &self.loan else { return };
+        let (is_lent, is_granted) =
+            (self.is_lent.load(Ordering::Relaxed), loan.is_granted.load(Ordering::Relaxed));
+        match (loan.is_wanted(now_ms), is_lent, is_granted) {
+            (true, false, _) => {
+                self.is_lent.store(true, Ordering::Relaxed);
+                self.set_gate();
+            }
+            (true, true, false) => {
+                self.set_tso(true);
+                loan.is_granted.store(true, Ordering::Release);
+            }
+            (false, true, true) => {
+                loan.is_granted.store(false, Ordering::Release);
+                self.set_tso(false);
+            }
+            (false, true, false) => {
+                self.is_lent.store(false, Ordering::Relaxed);
+                self.set_gate();
+            }
+            (true, true, true) | (false, false, _) => {}
+        }
+    }
+
+    fn set_tso(&self, on: bool) {
+        // The interface is gone: so is all there was to send.
+        let _ = offload::set(&self.interface, "tso", on);
     }
 }
 
@@ -189,6 +277,7 @@ impl Watcher {
     /// What each has counted of what was handed to it.
     fn look(&mut self, now: Instant) {
         for (port, seen) in self.ports.iter().zip(&mut self.seen) {
+            port.lend(monotonic_ms());
             if port.is_refused.load(Ordering::Relaxed) {
                 if seen.is_to_be_tried(&port.interface, now) {
                     port.is_refused.store(false, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //!
 //! Nothing is attached where the shortcut is off or there is no direct port.
 
+use super::bulk::BulkPort;
 use super::shortcut;
 use super::{Machine, lock};
 use crate::io::bpf::{BpfError, Programs, TcProgram};
@@ -18,6 +19,7 @@ use penstock_api::message::{DeviceStatus, DirectShortcut};
 use penstock_net::offload;
 use penstock_net::route::{Link, Netlink};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// These are the direct ports now. The caller's namespace is the host's.
 pub(super) fn set(machine: &mut Machine, ports: &[(PortRecord, String)]) {
@@ -40,7 +42,7 @@ pub(super) fn set(machine: &mut Machine, ports: &[(PortRecord, String)]) {
     if let Err(error) = &crossing {
         machine.notes.push(format!("flows between pods and direct ports cross userspace: {error}"));
     }
-    let mut ways = HashMap::new();
+    let (mut ways, mut loans) = (HashMap::new(), HashMap::new());
     let mut attached: Vec<u32> = crossing.iter().copied().collect();
     let mut passing = Vec::new();
     for (port, interface) in ports {
@@ -70,12 +72,17 @@ pub(super) fn set(machine: &mut Machine, ports: &[(PortRecord, String)]) {
                 }
             }
         }
+        if let Some(loan) =
+            machine.bulk_ports.iter().find(|bulk| bulk.interface() == interface).and_then(BulkPort::loan)
+        {
+            loans.insert(port.id, Arc::clone(loan));
+        }
         let (interface, not_to_it, not_from_it) = (interface.clone(), to.err(), from.err());
         ways.insert(port.id, DirectShortcut { interface, not_to_it, not_from_it });
     }
     programs.detach_outside(&attached);
     drop(programs);
-    shortcut::lock(&machine.shortcuts).set_direct(ways);
+    shortcut::lock(&machine.shortcuts).set_direct(ways, loans);
     for (port, interface) in passing {
         if let Err(error) = pass(machine, port, interface) {
             tracing::warn!("{error}");

@@ -8,6 +8,7 @@
 //! A row that was taken out rests before it is read for the last time and given to another flow: a program that found it just
 //! before may still be counting. Until then its counts are shown with the flow's; then the worker adds them to its own.
 
+use super::bulk::Loan;
 use crate::config::Config;
 use crate::flow::{Conntrack, Side};
 use crate::io::maps::PORTS_MAX;
@@ -80,6 +81,8 @@ pub(crate) struct Shortcuts {
     is_on: bool,
     /// Direct ports, and what the kernel cannot do for them.
     direct: HashMap<PortId, DirectShortcut>,
+    /// Those that are not the kernel's all the time.
+    loans: HashMap<PortId, Arc<Loan>>,
     rows_max: usize,
     /// What ports sent and received by the kernel alone, as workers count it.
     counters: Arc<Counters>,
@@ -130,6 +133,7 @@ impl Shortcuts {
             resting: VecDeque::new(),
             is_on: config.shortcut == crate::config::Shortcut::On,
             direct: HashMap::new(),
+            loans: HashMap::new(),
             rows_max: config.shortcuts_max,
             counters: Arc::new(Counters::new(config.ports_max)),
             mailboxes,
@@ -202,6 +206,10 @@ impl Shortcuts {
                 _ => self.leave(&flow.key, now_ms),
             }
         }
+        // The flow asks again before long.
+        if self.loans.get(&flow.target).is_some_and(|loan| !loan.ask(now_ms)) {
+            return;
+        }
         let share = (self.rows_max / SHARE).max(1) as u32;
         let is_full = self.by_key.len() >= self.rows_max
             || self.held.get(flow.source.index()).is_none_or(|held| *held >= share);
@@ -239,8 +247,12 @@ impl Shortcuts {
     }
 
     /// These are the direct ports.
-    pub(super) fn set_direct(&mut self, ports: HashMap<PortId, DirectShortcut>) {
-        self.direct = ports;
+    pub(super) fn set_direct(
+        &mut self,
+        ports: HashMap<PortId, DirectShortcut>,
+        loans: HashMap<PortId, Arc<Loan>>,
+    ) {
+        (self.direct, self.loans) = (ports, loans);
         // What arrived while there was nobody to take it waits in their sockets.
         for slot in self.slots_where(|row| self.direct.contains_key(&row.flow.source)) {
             self.table.begin_anew(slot);
@@ -316,6 +328,14 @@ impl Shortcuts {
             |row: &Row| now_ms.saturating_sub(row.changed_ms) >= IDLE_MS || !self.is_current(&row.flow);
         self.leave_all(self.slots_where(is_gone), now_ms);
         self.end_rests(now_ms);
+        if !self.loans.is_empty() {
+            for slot in self.by_key.values() {
+                let target = self.rows[*slot as usize].as_ref().map(|row| row.flow.target);
+                if let Some(loan) = target.and_then(|target| self.loans.get(&target)) {
+                    loan.ask(now_ms);
+                }
+            }
+        }
     }
 
     fn end_rests(&mut self, now_ms: u64) {

@@ -1,7 +1,7 @@
 //! A worker's sockets and the memory areas they use: the trunk's first, then those of its direct ports, each bound the best
 //! way its driver offers, with what stood in the way of a better one.
 
-use super::bulk::BulkPort;
+use super::bulk::{BulkPort, Loan};
 use super::{MachineError, Sockets, lock};
 use crate::config::{BulkTransmit, Config, DirectPort, Shortcut, XdpMode};
 use crate::io::abilities::MTU_OF_ONE_BUFFER;
@@ -255,10 +255,6 @@ impl Builder<'_> {
         if wanted == BulkTransmit::Off || offload::driver(&interface).is_ok_and(|driver| driver != "veth") {
             return None;
         }
-        // With TSO off, which it wants, the segments of what the kernel carries would be cut before they leave.
-        if wanted == BulkTransmit::Auto && self.config.shortcut == Shortcut::On {
-            return Some("the kernel carries its flows (shortcut)".to_owned());
-        }
         // What comes this way goes into the far end's queue of this CPU, and what comes by a ring into that of the ring.
         if offload::transmit_queues(&interface).map_or(true, |queues| queues > 1) {
             return Some("it has several queues".to_owned());
@@ -280,14 +276,15 @@ impl Builder<'_> {
             Ok(counted) => counted,
             Err(error) => return Some(error.to_string()),
         };
+        let loan = (self.config.shortcut == Shortcut::On).then(|| Arc::new(Loan::new()));
         // A veth with TSO on takes single frames past its queue, and they would overtake.
-        if let Err(error) = offload::set(&interface, "tso", false) {
+        if let Err(error) = offload::set(&interface, "tso", loan.is_some()) {
             return Some(error.to_string());
         }
         let Some(gate) = self.bulk(xsk, netns, ifindex) else {
             return Some("the kernel refused to send many at once, see the notes".to_owned());
         };
-        self.bulk_ports.push(BulkPort::new(&interface, ifindex, gate, counted_before));
+        self.bulk_ports.push(BulkPort::new(&interface, ifindex, gate, counted_before, loan));
         None
     }
 

@@ -1,6 +1,6 @@
 //! Frames that leave many at a time, because the far end of a direct port's veth takes them so; and what its owner does meanwhile.
 
-use crate::common::{AtEnd, kernel_has, mac_of, udp_frame, until};
+use crate::common::{AtEnd, kernel_has, mac_of, udp_frame, until, workers};
 use crate::direct::{FIRST, SECOND, Spec, node_with, place, talk};
 use crate::rings::Books;
 use crate::shortcut::with;
@@ -134,7 +134,7 @@ fn a_loaded_direct_port_is_sent_to_in_bulk_when_its_far_end_takes_it_and_nobody_
         eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
         return;
     }
-    let (lab, web, [first, second]) = two_ports(with("off", 1));
+    let (lab, web, [first, second]) = two_ports(workers(1));
     mode_is(&lab, BULK, "veth refuses zero-copy");
     assert!(device(&lab, &FIRST).why.contains(ONE_BY_ONE), "{:?}", device(&lab, &FIRST));
     let before = balance(&lab, &[&web, &first, &second]);
@@ -155,7 +155,7 @@ fn a_far_end_that_stops_taking_frames_in_bulk_is_sent_them_one_by_one_and_hardly
         return;
     }
     for count in [1, 2] {
-        let (lab, web, [first, second]) = two_ports(with("off", count));
+        let (lab, web, [first, second]) = two_ports(workers(count));
         let lost = || lab.drops(DropReason::Interface);
         let everybody: [&Place; 3] = [&web, &first, &second];
         let before = balance(&lab, &everybody);
@@ -199,7 +199,7 @@ fn a_far_end_that_went_down_and_came_back_without_gro_is_sent_frames_one_by_one(
         eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
         return;
     }
-    let (lab, _web, [first, second]) = two_ports(with("off", 1));
+    let (lab, _web, [first, second]) = two_ports(workers(1));
     let link = |is_up| {
         let netlink = Netlink::open_in(second.netns()).unwrap();
         netlink.set_up(netlink.existing("eth0").unwrap().index, is_up).unwrap();
@@ -226,9 +226,35 @@ fn a_far_end_that_went_down_and_came_back_without_gro_is_sent_frames_one_by_one(
 }
 
 #[test]
+fn a_port_is_sent_to_in_bulk_again_when_the_kernel_carries_no_flow_to_it_any_more() {
+    if !tells() {
+        eprintln!("not on this kernel: it does not tell whether a far end takes frames in bulk");
+        return;
+    }
+    let (lab, web, [first, second]) = two_ports(with("on", 1));
+    let mtu = usize::from(lab.status().unwrap().mtu);
+    for port in [5001, 5002] {
+        mode_is(&lab, BULK, "");
+        let before = in_bulk(&lab);
+        let arrived = load(&lab, &first, &second, || std::thread::sleep(scaled(Duration::from_millis(500))));
+        assert!(in_bulk(&lab) > before, "nothing was sent in bulk: {arrived:?}");
+        assert_eq!(arrived.out_of_order, 0, "{arrived:?}");
+        let long = second.watch("eth0", move |frame| frame.len() > 4 * mtu);
+        let transfer =
+            web.start_transfer(&second, second.v4(), port, scaled(Duration::from_secs(1))).unwrap();
+        mode_is(&lab, "native copy", "the kernel carries flows to it");
+        let in_time = in_bulk(&lab);
+        let done = transfer.finish().unwrap();
+        assert!(long.count() > 100, "{} frames of {done:?} were longer than four MTUs", long.count());
+        assert_eq!(in_bulk(&lab), in_time);
+    }
+    lab.assert_frames_conserved();
+}
+
+#[test]
 fn a_port_of_several_queues_is_sent_to_one_by_one() {
     let several = Spec { queues: 2, ..SECOND };
-    let (lab, web, places) = node_with(with("off", 1), &[(&several, "auto")], |lab, spec| {
+    let (lab, web, places) = node_with(workers(1), &[(&several, "auto")], |lab, spec| {
         let place = place(lab, spec);
         gro(&place, true);
         place
