@@ -17,6 +17,9 @@ use xsk_rs::umem::frame::FrameDesc;
 
 /// Frames handled by one call.
 pub const BATCH: usize = 64;
+/// Where copying, a kernel before 6.17 takes 32 frames with a call, and a batch is more: what it left would stand in the ring until
+/// that is full. So it is called again, as often as some batches need at most: to receive must not wait for all that stands there.
+const KICKS_MAX: usize = 8;
 const XDP_PKT_CONTD: u32 = 1;
 pub(super) const SOL_XDP: libc::c_int = 283;
 pub(super) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
@@ -358,14 +361,15 @@ impl Xsk {
         // What was taken from the ring and has not come back waits for nobody's call.
         let ring_len = self.config.ring_len;
         let mut queued = ring_len.saturating_sub(rings.tx.nb_free(ring_len));
-        while queued > 0 && rings.tx.needs_wakeup() {
+        for _ in 0..KICKS_MAX {
+            if queued == 0 || !rings.tx.needs_wakeup() {
+                break;
+            }
             self.syscalls += 1;
             // An error here is the interface's (down, gone): frames stay queued and the watchdog sees it.
             let _ = rings.tx.wakeup();
             let before = queued;
             queued = ring_len.saturating_sub(rings.tx.nb_free(ring_len));
-            // Where copying, a kernel before 6.17 takes 32 with a call, and a batch is more: what it left would stand in the ring until
-            // that is full.
             if queued >= before || self.config.area == AreaKind::ZeroCopy {
                 break;
             }
@@ -397,6 +401,11 @@ impl Xsk {
 
     pub fn outstanding(&self) -> usize {
         self.outstanding
+    }
+
+    /// Of those, chunks the kernel has. What is set aside does not move until a batch is whole, however long a slow machine takes.
+    pub fn with_kernel(&self) -> usize {
+        self.outstanding.saturating_sub(self.staged.len())
     }
 
     /// Chunks that were sent and came back since the socket was first bound.

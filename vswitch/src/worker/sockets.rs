@@ -17,7 +17,7 @@ impl Engine {
     #[inline]
     pub fn transmitting(&self, area: AreaKind) -> (usize, u64) {
         let sockets = self.parts.devices.iter().filter_map(Device::xsk).filter(|xsk| xsk.area() == area);
-        sockets.fold((0, 0), |(out, back), xsk| (out + xsk.outstanding(), back + xsk.completed()))
+        sockets.fold((0, 0), |(out, back), xsk| (out + xsk.with_kernel(), back + xsk.completed()))
     }
 
     /// Does a socket of the area lack its binding, after it could not be bound anew?
