@@ -1,8 +1,9 @@
 //! Frames that leave many at a time, because the far end of a direct port's veth takes them so; and what its owner does meanwhile.
 
-use crate::common::{AtEnd, kernel_has, mac_of, udp_frame, until, workers};
+use crate::common::{AtEnd, inside, kernel_has, mac_of, shop, udp_frame, until, workers};
 use crate::direct::{FIRST, SECOND, Spec, node_with, place, talk};
 use crate::rings::Books;
+use crate::shortcut::keeps_order;
 use crate::shortcut::with;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -261,4 +262,23 @@ fn a_port_of_several_queues_is_sent_to_one_by_one() {
     });
     mode_is(&lab, "native copy", "sent one by one: it has several queues");
     talk(&web, &places[0]);
+}
+
+/// Batches of the worker hold frames of a flood to the host, which no kernel carries, and of a flow that enters the shortcut and leaves it.
+#[test]
+fn where_trunks_are_sent_to_in_bulk_flows_enter_the_shortcut_and_leave_it_in_order() {
+    if !tells() {
+        eprintln!("not on this kernel: it sends to trunks one by one");
+        return;
+    }
+    let switch_arguments = ["--bulk-transmit", "on", "--shortcut", "on"].map(str::to_owned).to_vec();
+    let (lab, web, db) = shop("bulkways", LabOptions { switch_arguments, ..workers(1) });
+    let noisy = lab.pod("shop", "noisy", &[]);
+    let arrived = load(&lab, &noisy, lab.host(), || keeps_order(&lab, &web, &db, "db"));
+    let in_bulk = inside(&lab).run(|| offload::statistic("xsk0", "tx_queue_", "_xdp_xmit")).unwrap();
+    eprintln!("{arrived:?}, {in_bulk} in bulk, {:?}", lab.status().unwrap().shortcut);
+    assert!(in_bulk > 1_000, "hardly any frame was sent in bulk: {in_bulk}");
+    assert!(arrived.frames > 10_000, "hardly any arrived: {arrived:?}");
+    assert_eq!(arrived.out_of_order, 0, "{arrived:?}");
+    lab.assert_frames_conserved();
 }
