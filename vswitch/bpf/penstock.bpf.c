@@ -246,6 +246,14 @@ static __always_inline bool is_drained(const struct flow *flow)
 	       bpf_ktime_get_ns() - flow->echo_ns > SETTLE_NS;
 }
 
+/* This goes up with a mark: how far its payload reaches. */
+static __always_inline void note_end(struct flow *flow, const struct plain *plain)
+{
+	if (plain->key.protocol == IPPROTO_TCP && !plain->is_bare &&
+	    (!flow->end || (__s32)(plain->end - flow->end) > 0))
+		flow->end = plain->end;
+}
+
 /*
  * A stream without a pause never drains: acknowledgements of its first bytes call for more while others are still on their way up.
  * So those are dropped for a moment, until one comes that answers all of it: whoever waits for it sends nothing meanwhile, and
@@ -505,9 +513,7 @@ static __always_inline int from_port(struct __sk_buff *skb, struct port *port, _
 		mark = flow->mark % MARK_MAX + 1;
 		flow->mark_frames = frames;
 		flow->mark = mark;
-		if (plain.key.protocol == IPPROTO_TCP && !plain.is_bare &&
-		    (!flow->end || (__s32)(plain.end - flow->end) > 0))
-			flow->end = plain.end;
+		note_end(flow, &plain);
 	}
 	eth->h_dest[0] = TAG_0;
 	eth->h_dest[1] = TAG_1;
@@ -692,6 +698,7 @@ static __always_inline bool passes(struct xdp_md *ctx, __u32 slot)
 	__u32 mark = flow->mark % MARK_MAX + 1;
 	flow->mark_frames = 1;
 	flow->mark = mark;
+	note_end(flow, &plain);
 	eth->h_dest[0] = TAG_0;
 	eth->h_dest[1] = TAG_1;
 	eth->h_dest[2] = TAG_FROM_PORT;
