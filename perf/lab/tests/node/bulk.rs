@@ -68,9 +68,11 @@ struct Arrived {
 
 /// Frames from one place to another, as many as there may be, while something else is done.
 ///
-/// An emulated CPU makes fewer than the worker takes at a time: there the worker is held up again and again, so that some gather.
+/// A CPU that is emulated, or does other things too, makes fewer than the worker takes at a time: the worker is held up again and
+/// again, so that some gather.
 fn load(lab: &Lab, from: &Place, to: &Place, during: impl FnOnce()) -> Arrived {
-    let is_slow = scaled(Duration::from_secs(1)) > Duration::from_secs(1);
+    let (held, free) =
+        if scaled(Duration::from_secs(1)) > Duration::from_secs(1) { (50, 50) } else { (5, 45) };
     let switch = Pid::from_raw(i32::try_from(lab.status().unwrap().pid).unwrap());
     let receiver = to.run(|| UdpSocket::bind(("0.0.0.0", PORT))).unwrap();
     setsockopt(&receiver, sockopt::RcvBufForce, &(64 << 20)).unwrap();
@@ -101,16 +103,14 @@ fn load(lab: &Lab, from: &Place, to: &Place, during: impl FnOnce()) -> Arrived {
                 last = last.max(number);
             }
         });
-        if is_slow {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-                        kill(switch, signal).unwrap();
-                        for_ms(50);
-                    }
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for (signal, ms) in [(Signal::SIGSTOP, held), (Signal::SIGCONT, free)] {
+                    kill(switch, signal).unwrap();
+                    for_ms(ms);
                 }
-            });
-        }
+            }
+        });
         {
             let _over = AtEnd(|| over.store(true, Ordering::Relaxed));
             during();
