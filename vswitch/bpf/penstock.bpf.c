@@ -246,12 +246,27 @@ static __always_inline bool is_drained(const struct flow *flow)
 	       bpf_ktime_get_ns() - flow->echo_ns > SETTLE_NS;
 }
 
-/* This goes up with a mark: how far its payload reaches. */
-static __always_inline void note_end(struct flow *flow, const struct plain *plain)
+/* These segments of the flow go up: with which mark, and how far the payload of all that did reaches. */
+static __always_inline __u32 next_mark(struct flow *flow, const struct plain *plain, __u32 frames)
 {
+	__u32 mark = flow->mark % MARK_MAX + 1;
+	flow->mark_frames = frames;
+	flow->mark = mark;
 	if (plain->key.protocol == IPPROTO_TCP && !plain->is_bare &&
 	    (!flow->end || (__s32)(plain->end - flow->end) > 0))
 		flow->end = plain->end;
+	return mark;
+}
+
+/* Where it comes from, for the worker; mark 0: none. */
+static __always_inline void write_tag(struct ethhdr *eth, __u32 port_id, __u32 mark)
+{
+	eth->h_dest[0] = TAG_0;
+	eth->h_dest[1] = TAG_1;
+	eth->h_dest[2] = TAG_FROM_PORT;
+	eth->h_dest[3] = port_id >> 8 | mark >> 8 << 2;
+	eth->h_dest[4] = port_id;
+	eth->h_dest[5] = mark;
 }
 
 /*
@@ -508,19 +523,7 @@ static __always_inline int from_port(struct __sk_buff *skb, struct port *port, _
 	}
 	__sync_fetch_and_add(&spent->frames, frames);
 
-	__u32 mark = 0;
-	if (flow) {
-		mark = flow->mark % MARK_MAX + 1;
-		flow->mark_frames = frames;
-		flow->mark = mark;
-		note_end(flow, &plain);
-	}
-	eth->h_dest[0] = TAG_0;
-	eth->h_dest[1] = TAG_1;
-	eth->h_dest[2] = TAG_FROM_PORT;
-	eth->h_dest[3] = port_id >> 8 | mark >> 8 << 2;
-	eth->h_dest[4] = port_id;
-	eth->h_dest[5] = mark;
+	write_tag(eth, port_id, flow ? next_mark(flow, &plain, frames) : 0);
 	count_port(port_id, PORT_SENT, frames);
 	count_queue(worker, QUEUE_SENT, frames);
 	return bpf_redirect(near, 0);
@@ -695,16 +698,7 @@ static __always_inline bool passes(struct xdp_md *ctx, __u32 slot)
 	}
 	if (flow->direct || is_drained(flow))
 		return true;
-	__u32 mark = flow->mark % MARK_MAX + 1;
-	flow->mark_frames = 1;
-	flow->mark = mark;
-	note_end(flow, &plain);
-	eth->h_dest[0] = TAG_0;
-	eth->h_dest[1] = TAG_1;
-	eth->h_dest[2] = TAG_FROM_PORT;
-	eth->h_dest[3] = port_id >> 8 | mark >> 8 << 2;
-	eth->h_dest[4] = port_id;
-	eth->h_dest[5] = mark;
+	write_tag(eth, port_id, next_mark(flow, &plain, 1));
 	return false;
 }
 
